@@ -1,0 +1,90 @@
+"""What every reader of a checkpoint gives: a list of tensors before any is read, then one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from layerscope.checkpoints.guard import Damage, guarded, show
+from layerscope.dtypes import itemsize
+
+__all__ = ["Checkpoint", "TensorSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor that is known but not read: its name, shape and element type.
+
+    `role` is "weight" for what belongs to the network and "optimizer" for what only training needs.
+    `tied` is the name of an earlier tensor that shares all of its memory, "" if there is none.
+    `unreadable` says why the elements cannot be read, "" if they can; `dtype` may then be none of
+    `layerscope.dtypes.STORAGE`, and `stored_bytes` is what the tensor takes up in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str = "weight"
+    tied: str = ""
+    unreadable: str = ""
+    stored_bytes: int = -1
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, as the element type stores them."""
+        return self.stored_bytes if self.stored_bytes >= 0 else self.count * itemsize(self.dtype)
+
+
+@dataclass
+class Checkpoint:
+    """An open checkpoint. Use it as a context manager; it holds the file mapped until it is closed."""
+
+    path: Path
+    format: str
+    specs: Sequence[TensorSpec]
+    #: name of a tensor -> what gives its elements
+    loaders: Mapping[str, Callable[[], NDArray[Any]]] = field(repr=False)
+    #: dotted names of the globals in the pickle that are no part of plain torch, numpy or Python data
+    foreign: Sequence[str] = ()
+    #: one line each, for a person: what a pickle would have executed, what was skipped and why
+    warnings: Sequence[str] = ()
+    #: small plain values beside the tensors, such as {"epoch": 7}
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def read(self, spec: TensorSpec) -> NDArray[Any]:
+        """The elements of one tensor, shaped, as the bits of `dtypes.STORAGE`; read-only, mapped if possible.
+
+        The array keeps the file mapped, also after `close`. It need be neither contiguous nor aligned.
+        Raises CheckpointError if the tensor is not part of this file, cannot be read, or the file is closed.
+        """
+        with guarded(self.path):
+            if spec.unreadable:
+                raise Damage(
+                    f"{show(spec.name)} has no readable elements: {spec.unreadable}", "skip this tensor"
+                )
+            if spec.name not in self.loaders:
+                state = "is closed" if self.specs and not self.loaders else f"has no tensor {show(spec.name)}"
+                raise Damage(f"the checkpoint {state}", "open it again and take a spec from it")
+            array = self.loaders[spec.name]()
+            array.flags.writeable = False
+            return array
+
+    def close(self) -> None:
+        """Let the file go; arrays that were read stay valid, and the last of them unmaps the file."""
+        self.loaders = {}
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

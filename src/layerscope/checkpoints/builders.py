@@ -1,0 +1,350 @@
+"""The functions that a plain checkpoint's pickle names, followed by structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layerscope.checkpoints.guard import Damage, show
+from layerscope.checkpoints.layout import Layout, contiguous, shape_of
+from layerscope.checkpoints.nodes import Dictionary, Global, Node, Stateful
+from layerscope.checkpoints.pickles import COST_CONTAINER, COST_ITEM, Arguments, Builder, Machine
+from layerscope.dtypes import STORAGE
+
+__all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_type"]
+
+_STORAGE_TYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+    "QInt8Storage": "qint8",
+    "QUInt8Storage": "quint8",
+    "QInt32Storage": "qint32",
+    "QUInt4x2Storage": "quint4x2",
+    "QUInt2x4Storage": "quint2x4",
+    "UntypedStorage": "uint8",
+}
+_TORCH_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
+_TORCH_ALIASES |= {"short": "int16", "cfloat": "complex64", "cdouble": "complex128", "chalf": "complex32"}
+_TORCH_PLAIN = (
+    "torch.Tensor",
+    "torch.device",
+    "torch.Size",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
+_SCHEMES = (
+    "per_tensor",
+    "per_channel",
+    "strided",
+    "sparse_",
+    "contiguous_format",
+    "preserve_format",
+    "channels_last",
+)
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """Memory that tensors share: `key` names it within the file; `nbytes` is what it says it has."""
+
+    key: str
+    dtype: str
+    nbytes: int
+    start: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Tensor:
+    """A tensor of the pickle: a layout over a storage, or the reason why it has no elements here."""
+
+    layout: Layout
+    storage: Storage | None = None
+    unreadable: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Kind(Stateful):
+    """A numpy dtype."""
+
+    code: str
+
+    def set_state(self, state: Any) -> None:
+        """Take the byte order out of the tuple that numpy pickles."""
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.code = state[1] + self.code.lstrip("<>|=")
+
+    @property
+    def name(self) -> str:
+        """The element type in `layerscope.dtypes`, "" if it has none (objects, strings, big-endian)."""
+        known = {
+            np.dtype(code).str: name for name, code in reversed(STORAGE.items()) if name not in _BITS_ONLY
+        }
+        code = self.code if self.code[:1] in "<>|=" else f"<{self.code}"
+        return known.get(code.replace("=", "<"), known.get("|" + code[1:], ""))
+
+
+_BITS_ONLY = {name for name in STORAGE if name.startswith(("bfloat", "float8", "complex32", "q"))}
+
+
+@dataclass(slots=True, eq=False)
+class Array(Stateful):
+    """A numpy array whose elements lie inside the pickle."""
+
+    kind: Kind | None = None
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    data: bytes | None = None
+
+    def set_state(self, state: Any) -> None:
+        """Take (version, shape, dtype, whether in Fortran order, bytes)."""
+        _, shape, kind, fortran, data = state
+        self._fill(kind, shape, bool(fortran), data)
+
+    def _fill(self, kind: Any, shape: Any, fortran: bool, data: Any) -> None:
+        self.kind = kind if isinstance(kind, Kind) else None
+        self.shape = shape_of(shape)
+        self.strides = contiguous(self.shape[::-1])[::-1] if fortran else contiguous(self.shape)
+        self.data = data.encode() if isinstance(data, str) else data if isinstance(data, bytes) else None
+
+
+def storage_type(value: object) -> str:
+    """The element type of a storage class, "" if it is none."""
+    if isinstance(value, Global) and value.module in ("torch", "torch.cuda", "torch.storage"):
+        return _STORAGE_TYPES.get(value.name, "")
+    return ""
+
+
+def element_type(value: object) -> str:
+    """The element type that a `torch.dtype` names, also one that cannot be read."""
+    if not isinstance(value, Global) or value.module != "torch":
+        raise Damage(f"a tensor has {show(value)} for its element type")
+    return _TORCH_ALIASES.get(value.name, value.name)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a global is part of plain torch, numpy or Python data."""
+    if name in BUILDERS or name in _TORCH_PLAIN or name.startswith("__torch__."):
+        return True
+    module, _, last = name.rpartition(".")
+    if last in _STORAGE_TYPES or name == "torch.storage.TypedStorage":
+        return module in ("torch", "torch.cuda", "torch.storage")
+    return module == "torch" and (last in _dtype_names() or last.startswith(_SCHEMES))
+
+
+def _dtype_names() -> set[str]:
+    small = {f"{sign}int{bits}" for sign in ("u", "") for bits in range(1, 8)}
+    bits = {"bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "quint4x2", "quint2x4", "float4_e2m1fn_x2"}
+    return {*STORAGE, *_TORCH_ALIASES, *small, *bits}
+
+
+# ---- torch
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str = "") -> Tensor:
+    shape, strides = shape_of(shape), shape_of(strides)
+    if type(offset) is not int or not isinstance(storage, Storage):
+        raise Damage(f"a tensor of shape {show(shape)} has no storage or no offset")
+    dtype = dtype or storage.dtype
+    if dtype not in STORAGE:
+        return Tensor(Layout(dtype, shape, strides, offset), storage, f"{show(dtype)} has no numpy values")
+    layout = Layout(dtype, shape, strides, offset)
+    layout.check(storage.nbytes, f"storage {show(storage.key)}")
+    return Tensor(layout, storage)
+
+
+def _rebuild_tensor(m: Machine, arguments: Arguments) -> Tensor:
+    return _tensor(*arguments[:4])
+
+
+def _rebuild_tensor_v3(m: Machine, arguments: Arguments) -> Tensor:
+    storage, offset, shape, strides = arguments[:4]
+    return _tensor(storage, offset, shape, strides, element_type(arguments[6]))
+
+
+def _rebuild_sparse(m: Machine, arguments: Arguments) -> Tensor:
+    parts = arguments[1]
+    values, shape = (parts[1], parts[2]) if isinstance(parts[2], (tuple, list)) else (parts[2], parts[3])
+    shape = shape_of(shape)
+    layout = Layout(values.layout.dtype, shape, contiguous(shape))
+    return Tensor(layout, values.storage, "it is sparse, and only dense tensors are read")
+
+
+def _rebuild_meta(m: Machine, arguments: Arguments) -> Tensor:
+    shape = shape_of(arguments[1])
+    layout = Layout(element_type(arguments[0]), shape, contiguous(shape))
+    return Tensor(layout, None, "it was saved from the meta device, without elements")
+
+
+def _rebuild_wrapper(m: Machine, arguments: Arguments) -> Tensor:
+    shape = shape_of(arguments[2])
+    layout = Layout(element_type(arguments[1]), shape, contiguous(shape))
+    return Tensor(layout, None, f"it is a {show(arguments[0])}, which only its own code can unwrap")
+
+
+def _rebuild_nested(m: Machine, arguments: Arguments) -> Tensor:
+    values = arguments[0]
+    return Tensor(values.layout, values.storage, "it is a nested tensor, and only dense tensors are read")
+
+
+def _rebuild_from_type(m: Machine, arguments: Arguments) -> Any:
+    function, _, inner = arguments[:3]
+    return m.builders[str(function)](m, inner)
+
+
+def _rebuild_from_numpy(m: Machine, arguments: Arguments) -> Any:
+    array, dtype = arguments[0], element_type(arguments[1])
+    if isinstance(array, Array) and array.kind is not None and array.kind.name != dtype:
+        raise Damage(f"a tensor says {show(dtype)} but holds an array of {show(array.kind.code)}")
+    return array
+
+
+def _first(m: Machine, arguments: Arguments) -> Any:
+    return arguments[0]
+
+
+def _typed_storage(m: Machine, arguments: Arguments) -> Any:
+    return arguments[0] if arguments else None
+
+
+# ---- Python and numpy
+
+
+def _mapping(m: Machine, arguments: Arguments) -> Dictionary:
+    pairs = arguments[-1] if arguments and isinstance(arguments[-1], (list, tuple, dict)) else ()
+    pairs = list(pairs.items()) if isinstance(pairs, dict) else pairs
+    m.spend(4 * COST_ITEM * len(pairs))
+    return Dictionary((pair[0], pair[1]) for pair in pairs)
+
+
+def _sequence(m: Machine, arguments: Arguments) -> Any:
+    return arguments[0] if arguments else []
+
+
+def _size(m: Machine, arguments: Arguments) -> tuple[int, ...]:
+    return shape_of(arguments[0]) if arguments else ()
+
+
+def _encode(m: Machine, arguments: Arguments) -> Any:
+    text = arguments[0]
+    if isinstance(text, str):
+        m.spend(len(text))
+        return text.encode("latin-1" if "latin" in str(arguments[1]) else "utf-8")
+    return text
+
+
+def _scalar(m: Machine, arguments: Arguments) -> Any:
+    """A number: bool, int, float or complex out of the bytes of a numpy scalar, None for any other kind."""
+    kind, data = arguments[0], arguments[1] if len(arguments) > 1 else b""
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    if not isinstance(kind, Kind) or not kind.name or not isinstance(data, bytes):
+        return None
+    return np.frombuffer(data, STORAGE[kind.name], 1)[0].item()
+
+
+def _kind(m: Machine, arguments: Arguments) -> Kind:
+    code = arguments[0]
+    if isinstance(code, Global):
+        return Kind(np.dtype(code.name).str if code.name in STORAGE else "O")
+    return Kind(code if isinstance(code, str) and len(code) < 20 else "O")
+
+
+def _array(m: Machine, arguments: Arguments) -> Array:
+    return Array()
+
+
+def _array_from_buffer(m: Machine, arguments: Arguments) -> Array:
+    data, kind, shape, order = arguments[:4]
+    array = Array()
+    array._fill(kind, shape, order == "F", data)
+    return array
+
+
+def _new_class(m: Machine, arguments: Arguments) -> Any:
+    """`copyreg._reconstructor(cls, base, state)` of a plain container, else the object it would make."""
+    cls, base = arguments[:2]
+    if str(base) == "builtins.dict" and is_plain(str(cls)):
+        return _mapping(m, (arguments[2],))
+    m.spend(COST_CONTAINER)
+    return Node(cls, (), entries=_mapping(m, (arguments[2],)) if str(base) == "builtins.dict" else None)
+
+
+def _value(m: Machine, arguments: Arguments) -> Node:
+    return Node(None, arguments)
+
+
+BUILDERS: dict[str, Builder] = {
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
+    "torch._utils._rebuild_qtensor": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_sparse_tensor": _rebuild_sparse,
+    "torch._utils._rebuild_sparse_csr_tensor": _rebuild_sparse,
+    "torch._utils._rebuild_nested_tensor": _rebuild_nested,
+    "torch._utils._rebuild_meta_tensor_no_storage": _rebuild_meta,
+    "torch._utils._rebuild_wrapper_subclass": _rebuild_wrapper,
+    "torch._utils._rebuild_device_tensor_from_numpy": _rebuild_from_numpy,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
+    "torch._utils._rebuild_xla_tensor": _rebuild_from_numpy,
+    "torch._tensor._rebuild_from_type": _rebuild_from_type,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+    "torch.nn.parameter.Parameter": _first,
+    "torch.nn.parameter.Buffer": _first,
+    "torch.storage.TypedStorage": _typed_storage,
+    "torch.serialization._get_layout": _value,
+    "torch.Size": _size,
+    "torch.device": _value,
+    "torch.jit._pickle.build_intlist": _sequence,
+    "torch.jit._pickle.build_tensorlist": _sequence,
+    "torch.jit._pickle.build_doublelist": _sequence,
+    "torch.jit._pickle.build_boollist": _sequence,
+    "torch.jit._pickle.build_tensor_from_id": _value,
+    "torch.jit._pickle.restore_type_tag": _sequence,
+    "collections.OrderedDict": _mapping,
+    "collections.Counter": _mapping,
+    "collections.defaultdict": _mapping,
+    "collections.deque": _sequence,
+    "builtins.dict": _mapping,
+    "builtins.list": _sequence,
+    "builtins.tuple": _sequence,
+    "builtins.set": _sequence,
+    "builtins.frozenset": _sequence,
+    "builtins.bytearray": _value,
+    "builtins.bytes": _value,
+    "builtins.complex": _value,
+    "builtins.slice": _value,
+    "builtins.range": _value,
+    "builtins.object": _value,
+    "builtins.float": _sequence,
+    "builtins.int": _sequence,
+    "builtins.bool": _sequence,
+    "builtins.str": _sequence,
+    "copyreg._reconstructor": _new_class,
+    "datetime.datetime": _value,
+    "datetime.date": _value,
+    "datetime.timedelta": _value,
+    "decimal.Decimal": _value,
+    "fractions.Fraction": _value,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _kind,
+    "numpy.ndarray": _array,
+    "numpy.core.multiarray._reconstruct": _array,
+    "numpy._core.multiarray._reconstruct": _array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _array_from_buffer,
+    "numpy._core.numeric._frombuffer": _array_from_buffer,
+}

@@ -1,0 +1,125 @@
+"""Keras: weights in HDF5 (.h5) and .keras archives, by way of h5py, which is an optional dependency."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscope.checkpoints.archive import MIB, Archive, names_in
+from layerscope.checkpoints.base import Checkpoint, TensorSpec
+from layerscope.checkpoints.guard import Damage, show
+from layerscope.checkpoints.layout import Layout, contiguous, map_file, shape_of
+from layerscope.dtypes import STORAGE
+
+__all__ = ["open", "sniff"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_WEIGHTS = "model.weights.h5"
+_DTYPES = {
+    np.dtype(code): name
+    for name, code in STORAGE.items()
+    if not name.startswith(("bfloat", "float8", "q", "complex32"))
+}
+_TRAINING = ("optimizer_weights/", "optimizer/", "_optimizer/")
+MAX_TENSORS = 200_000
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """An HDF5 file, or a zip archive with one under Keras' name."""
+    return head.startswith(_HDF5) or _WEIGHTS in names_in(head, path)
+
+
+def open(path: Path) -> Checkpoint:
+    """The checkpoint in the file."""
+    data = memoryview(map_file(path))
+    if data[:8] != _HDF5:
+        data = memoryview(Archive(data).read(_WEIGHTS))
+    specs: list[TensorSpec] = []
+    loaders: dict[str, Callable[[], NDArray[Any]]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if len(specs) == MAX_TENSORS:
+            raise Damage(f"has more than {MAX_TENSORS} datasets")
+        if hasattr(item, "shape"):
+            spec, loader = _dataset(name, item, data)
+            specs.append(spec)
+            if loader is not None:
+                loaders[name] = loader
+
+    with _h5(data) as file:
+        file.visititems(note)  # visits no soft and no external links, and every object once
+    warnings = [f"{show(spec.name)} cannot be read: {spec.unreadable}" for spec in specs if spec.unreadable]
+    return Checkpoint(path, "Keras", specs, loaders, warnings=warnings)
+
+
+def _h5(data: memoryview) -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise Damage(
+            "is a Keras file, and h5py is not installed", "pip install 'layerscope[keras]'"
+        ) from None
+    return h5py.File(_Reader(data), "r")
+
+
+class _Reader(io.RawIOBase):
+    """A file over a buffer, so that h5py reads an entry of a zip archive where it lies."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
+        self.at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = max(0, offset + (0, self.at, len(self.data))[whence])
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, target: Any) -> int:
+        part = self.data[self.at : self.at + len(target)]
+        target[: len(part)] = part
+        self.at += len(part)
+        return len(part)
+
+
+def _dataset(name: str, item: Any, data: memoryview) -> tuple[TensorSpec, Callable[[], NDArray[Any]] | None]:
+    role = "optimizer" if name.startswith(_TRAINING) else "weight"
+    shape = shape_of(list(item.shape or ()))
+    dtype = _DTYPES.get(item.dtype, "")
+    reason = f"{show(item.dtype, 40)} has no numpy numbers" if not dtype else ""
+    if item.external or item.is_virtual:
+        reason = "its elements lie in another file, which a checkpoint has no business to open"
+    if reason:
+        kind = dtype or show(item.dtype, 40)
+        return TensorSpec(
+            name, shape, kind, role, unreadable=reason, stored_bytes=item.id.get_storage_size()
+        ), None
+    spec = TensorSpec(name, shape, dtype, role)
+    limit = 64 * MIB + 64 * len(data)
+    if spec.nbytes > limit:
+        raise Damage(
+            f"would unpack {show(name)} to {show(spec.nbytes)} bytes, more than the limit of {limit}"
+        )
+    offset = item.id.get_offset()
+    if offset is None or item.file.userblock_size:
+        return spec, lambda: _read(data, name)
+    layout = Layout(dtype, shape, contiguous(shape))
+    layout.check(len(data) - offset, show(name))
+    return spec, lambda: layout.array(data[offset:])
+
+
+def _read(data: memoryview, name: str) -> NDArray[Any]:
+    with _h5(data) as file:
+        return file[name][()] if file[name].shape else np.asarray(file[name][()])

@@ -1,0 +1,116 @@
+"""safetensors: a JSON table of tensors, then their bytes. https://github.com/huggingface/safetensors#format"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+from layerscope.checkpoints.base import Checkpoint, TensorSpec
+from layerscope.checkpoints.guard import Damage, show
+from layerscope.checkpoints.layout import Layout, contiguous, map_file, shape_of
+
+__all__ = ["open", "sniff"]
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """A length below 2**40, then a JSON object."""
+    return len(head) > 8 and head[5:8] == b"\0\0\0" and head[8:9] == b"{"
+
+
+def open(path: Path) -> Checkpoint:
+    """The checkpoint in the file."""
+    data = map_file(path)
+    table, start = _table(data)
+    extra = _metadata(table.pop("__metadata__", None))
+    specs, layouts, warnings = [], {}, []
+    for name, entry in table.items():
+        spec, layout = _tensor(name, entry, start, len(data))
+        specs.append(spec)
+        if layout is None:
+            warnings.append(f"{show(name)} cannot be read: {spec.unreadable}")
+        else:
+            layouts[name] = layout
+    loaders = {
+        name: lambda pair=pair: pair[1].array(memoryview(data)[pair[0] :]) for name, pair in layouts.items()
+    }
+    return Checkpoint(path, "safetensors", specs, loaders, warnings=warnings, extra=extra)
+
+
+def _table(data: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """The parsed table and the first byte behind it."""
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise Damage(f"has a table of {length} bytes, more than the format's {MAX_HEADER_BYTES}")
+    if 8 + length > len(data):
+        raise Damage(f"is truncated: it has {len(data)} bytes, its table alone needs {8 + length}")
+    try:
+        table = json.loads(data[8 : 8 + length], object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise Damage(f"has a table that is not JSON ({show(error)})") from error
+    if not isinstance(table, dict):
+        raise Damage("has a table that is no JSON object")
+    return table, 8 + length
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(
+            name for name, value in reversed(pairs) if value is not table[name] or names.count(name) > 1
+        )
+        raise Damage(f"lists {show(twice)} twice")
+    return table
+
+
+def _tensor(name: str, entry: Any, start: int, end: int) -> tuple[TensorSpec, tuple[int, Layout] | None]:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise Damage(f"has no dtype, shape and data_offsets for {show(name)}")
+    shape, offsets = shape_of(entry["shape"]), shape_of(entry["data_offsets"])
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise Damage(f"says that {show(name)} lies at bytes {show(offsets)}")
+    first, last = offsets[0] + start, offsets[1] + start
+    if last > end:
+        raise Damage(f"is truncated: it has {end} bytes, {show(name)} needs {last}")
+    dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        reason = f"{show(entry['dtype'], 20)} has no numpy values"
+        return TensorSpec(
+            name, shape, show(entry["dtype"], 20), unreadable=reason, stored_bytes=last - first
+        ), None
+    spec = TensorSpec(name, shape, dtype)
+    if spec.nbytes != last - first:
+        raise Damage(
+            f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}"
+        )
+    return spec, (first, Layout(dtype, shape, contiguous(shape)))
+
+
+def _metadata(value: Any) -> dict[str, object]:
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {show(key): text for key, text in list(pairs)[:200] if isinstance(text, str) and len(text) <= 300}

@@ -1,0 +1,113 @@
+"""Files of `torch.save` since PyTorch 1.6, and of `torch.jit.save`: a zip archive of pickle and storages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from layerscope.checkpoints.alarms import Alarms
+from layerscope.checkpoints.archive import MAGIC, MIB, Archive
+from layerscope.checkpoints.base import Checkpoint
+from layerscope.checkpoints.builders import BUILDERS, Storage, storage_type
+from layerscope.checkpoints.guard import Damage, show
+from layerscope.checkpoints.layout import map_file
+from layerscope.checkpoints.nodes import Dictionary, Node
+from layerscope.checkpoints.pickled import assemble
+from layerscope.checkpoints.pickles import Machine
+from layerscope.dtypes import STORAGE, itemsize
+
+__all__ = ["from_archive", "open", "sniff"]
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Any zip archive: one that is no checkpoint gets its answer here."""
+    return head.startswith(MAGIC)
+
+
+def open(path: Path) -> Checkpoint:
+    """The checkpoint in the archive."""
+    return from_archive(Archive(memoryview(map_file(path))), path)
+
+
+def from_archive(archive: Archive, path: Path) -> Checkpoint:
+    """The checkpoint in an archive that is a file, or lies inside of one."""
+    pickles = [
+        name
+        for name in archive.entries
+        if name.removesuffix("data.pkl").count("/") <= 1 and f"/{name}".endswith("/data.pkl")
+    ]
+    if not pickles:
+        names = ", ".join(show(name, 40) for name in list(archive.entries)[:3]) or "nothing"
+        raise Damage(f"is a zip archive without a data.pkl, holding {names}", "give a file of torch.save")
+    folder = pickles[0].removesuffix("data.pkl")
+    _check_byte_order(archive, folder)
+    storages, alarms = _Storages(archive, folder + "data/"), Alarms()
+    root = _load(archive, pickles[0], storages, alarms)
+    script = f"{folder}constants.pkl" in archive.entries
+    if script:
+        root = _with_constants(archive, folder, root, storages, alarms)
+    return assemble(path, "TorchScript" if script else "PyTorch", root, alarms, storages.read)
+
+
+def _load(archive: Archive, name: str, storages: _Storages, alarms: Alarms) -> Any:
+    return Machine(bytes(archive.read(name, spare=16 * MIB)), BUILDERS, storages.find, alarms).load()
+
+
+def _with_constants(archive: Archive, folder: str, root: Any, storages: _Storages, alarms: Alarms) -> Any:
+    """The script's module; tensors that tracing froze lie beside it and are named CONSTANTS.c0, ..."""
+    storages.folder = folder + "constants/"
+    constants = _load(archive, f"{folder}constants.pkl", storages, alarms)
+    if not constants or not isinstance(root, Node) or not isinstance(constants, (tuple, list)):
+        return root
+    named = Dictionary((f"c{i}", constant) for i, constant in enumerate(constants))
+    return Node(root.maker, root.arguments, [Dictionary([*root.attributes.items(), ("CONSTANTS", named)])])
+
+
+def _check_byte_order(archive: Archive, folder: str) -> None:
+    name = f"{folder}byteorder"
+    if name in archive.entries and bytes(archive.read(name)[:3]) == b"big":
+        raise Damage("was saved on a big-endian machine", "load it with torch and save it again on this one")
+
+
+class _Storages:
+    """The storages that a pickle refers to, each an entry of the archive."""
+
+    def __init__(self, archive: Archive, folder: str) -> None:
+        self.archive = archive
+        self.folder = folder
+        self.known: dict[str, Storage] = {}
+
+    def find(self, reference: Any) -> Storage:
+        """The storage of ("storage", type, key, location, number of elements)."""
+        if (
+            not isinstance(reference, tuple)
+            or len(reference) < 5
+            or reference[0] not in ("storage", b"storage")
+        ):
+            raise Damage(
+                f"the pickle refers to {show(Alarms.text(reference))}, which is no storage of PyTorch"
+            )
+        _, kind, key, _, count = reference[:5]
+        name = f"{self.folder}{key}" if isinstance(key, str) else ""
+        dtype = storage_type(kind)
+        if name not in self.archive.entries or not dtype or type(count) is not int or count < 0:
+            raise Damage(
+                f"the pickle refers to storage {show(Alarms.text(reference))}, which the file does not hold"
+            )
+        if name not in self.known:
+            self.known[name] = self._measure(name, dtype, count)
+        known = self.known[name]
+        return known if known.dtype == dtype else Storage(name, dtype, known.nbytes)
+
+    def _measure(self, name: str, dtype: str, count: int) -> Storage:
+        size = self.archive.entries[name].size
+        if dtype in STORAGE and count * itemsize(dtype) > size:
+            raise Damage(
+                f"storage {show(name)} should have {show(count)} elements of {dtype}, yet has {size} bytes"
+            )
+        self.archive.region(name)  # raises if the entry lies outside of the file
+        return Storage(name, dtype, size)
+
+    def read(self, storage: Storage) -> bytes | memoryview:
+        """The bytes of a storage, where they lie if the entry is stored."""
+        return self.archive.read(storage.key)

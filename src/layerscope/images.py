@@ -1,0 +1,112 @@
+"""Image files, of whatever kind, as upright 8-bit RGB; idx files; folders."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from layerscope.errors import ImageError
+
+__all__ = ["SUFFIXES", "find_images", "open_image", "read_idx"]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+#: A photo of this many pixels takes 0.6 GB as RGB; more is a mistake or an attack.
+MAX_PIXELS = 200_000_000
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit and float gray to 8 bits over the range of the type, not cut off at 255 as Pillow does."""
+    values = np.asarray(image, np.float64)
+    top = 65535.0 if image.mode.startswith("I") else 1.0 if np.nanmax(values, initial=0.0) <= 1 else 255.0
+    scaled = np.nan_to_num(values / top * 255, nan=0.0, posinf=255.0, neginf=0.0)
+    return Image.fromarray(np.rint(np.clip(scaled, 0, 255)).astype(np.uint8))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        # What is transparent has a colour all the same, often black: show it as a page would.
+        rgba = image.convert("RGBA")
+        page = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(page, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The first frame of an image file as upright RGB, transparency laid on white, 16 bits scaled to 8.
+
+    Raises ImageError for what is missing, broken, cut off or larger than 200 megapixels.
+    """
+    name = os.fspath(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bombs are bounded below; the rest of Pillow's warnings is about metadata
+            with Image.open(name) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(f"{name}: {width} x {height} pixels are more than 200 million; make it smaller")
+                image.load()
+                return _rgb(image)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such image; check the path") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{name}: is a folder; name an image file in it") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: more than 200 million pixels; make it smaller") from error
+    except UnidentifiedImageError as error:
+        size = Path(name).stat().st_size
+        what = "is empty" if size == 0 else f"is not an image that Pillow knows ({size} bytes)"
+        raise ImageError(f"{name}: {what}; give a JPEG, PNG, WebP, TIFF, BMP or GIF") from error
+    except (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
+        raise ImageError(f"{name}: broken or cut off ({error}); fetch or save the image again") from error
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Image files named by `paths`; a folder stands for the images in it, sorted by name, not below it.
+
+    Raises ImageError for a folder without images. Missing files are found out when they are opened.
+    """
+    found: list[Path] = []
+    for given in map(Path, paths):
+        if not given.is_dir():
+            found.append(given)
+            continue
+        inside = sorted(entry for entry in given.iterdir() if entry.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise ImageError(f"{given}: no image in this folder; name image files, or a folder that holds some")
+        found.extend(inside)
+    return found
+
+
+def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """The array of an idx file of unsigned bytes (MNIST's format, gzip or plain): (N, ...) as its header says.
+
+    Format: Y. LeCun, "The MNIST database": two zero bytes, type 8, number of axes, each length as big-endian uint32.
+    Raises ImageError when header and size disagree.
+    """
+    name = os.fspath(path)
+    try:
+        raw = Path(name).read_bytes()
+        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        zero, kind, axes = struct.unpack(">HBB", data[:4])
+        shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
+        if zero or kind != 8:
+            raise ImageError(f"{name}: is not an idx file of unsigned bytes; give MNIST's or Fashion-MNIST's files")
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file; check the path") from error
+    except (OSError, ValueError, struct.error, EOFError) as error:
+        raise ImageError(f"{name}: broken idx file ({error}); fetch it again") from error

@@ -1,0 +1,309 @@
+"""The record: what every view is drawn from, and nothing else.
+
+A record holds no torch and no module objects. It is saved as one safetensors file: the arrays as tensors, everything
+else as JSON in the metadata under the key `layerscope`. `docs/record.md` describes the file well enough to read it
+without this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscope.errors import LayerscopeError, RecordError, nearest, writing
+from layerscope.maps import Maps
+from layerscope.sites import Site
+from layerscope.fused import Columns
+
+__all__ = ["SCHEMA", "Entry", "Finding", "Histogram", "Pair", "Picture", "Prediction", "Record", "load"]
+
+#: raised when a file of an older layerscope could be misread
+SCHEMA = 1
+
+Kind = Literal["features", "weights", "compare"]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """edges (n+1,) in the values' unit and counts (n,); over the finite values"""
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+@dataclass
+class Entry:
+    """One output of a layer, or one tensor of a checkpoint.
+
+    `shape` is that of the whole tensor, batch first for outputs. `columns` has one element a channel, over all images;
+    `total` one element for the whole; both None where there is no distribution (a counter, a quantised block).
+    `maps` has one element an image; a kernel tensor has at most one. `side` is "a" or "b" in a comparison.
+    """
+
+    site: Site
+    type: str
+    shape: tuple[int, ...]
+    dtype: str
+    columns: Columns | None = None
+    total: Columns | None = None
+    histogram: Histogram | None = None
+    maps: list[Maps] = field(default_factory=list)
+    side: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        """The site's key; in a comparison with the side in front: `a:layer1.0.conv1`."""
+        return f"{self.side}:{self.site.key}" if self.side else self.site.key
+
+    @property
+    def dead(self) -> list[int]:
+        """Channels that are zero everywhere; for a kernel tensor, kernels of zeros."""
+        if self.columns is None:
+            return []
+        size = self.columns.count + self.columns.nan + self.columns.inf
+        return np.flatnonzero((self.columns.zeros == size) & (size > 0)).tolist()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a tensor: kind, the channels it concerns, and in half a sentence why it matters."""
+
+    name: str
+    kind: str
+    channels: list[int]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of a top list."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An input image as the network saw it: uint8 (h, w, 3)."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One tensor or layer of A against B. The three figures are None where there is nothing to subtract."""
+
+    name: str
+    shape_a: tuple[int, ...] | None
+    shape_b: tuple[int, ...] | None
+    status: Literal["same", "changed", "only-a", "only-b", "shape"]
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    cosine: float | None = None
+
+
+@dataclass
+class Record:
+    """Statistics and small pictures of every layer or tensor that was looked at, in order.
+
+    `subject` names the network or checkpoint; in a comparison `subject_b` names the other one. `never` lists layers
+    that were asked for and did not run. `provenance` says how the record was made: versions and preprocessing.
+    """
+
+    kind: Kind
+    subject: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    subject_b: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    predictions: list[list[Prediction]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    stages: list[tuple[str, str]] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    never: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Append an entry. Raises RecordError if its key is there already."""
+        if entry.key in self.entries:
+            raise RecordError(f"{entry.key}: twice in one record; this is a fault of layerscope, please report it")
+        self.entries[entry.key] = entry
+
+    def __getitem__(self, key: str) -> Entry:
+        try:
+            return self.entries[key]
+        except KeyError:
+            raise RecordError(f"{key!r} is not in this record{nearest(key, self.entries)}") from None
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries.values())
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the record as one safetensors file, whole or not at all. Raises OutputError."""
+        # Not at the top: a record that is only looked at on the terminal needs no file format.
+        from safetensors.numpy import save
+
+        target = Path(path)
+        arrays: dict[str, NDArray] = {}
+        body = json.dumps(_pack(self, arrays), allow_nan=True)
+        data = save(arrays, metadata={"layerscope": body})
+        half = target.with_name(f".{target.name}.{os.getpid()}.part")
+        with writing(target):
+            try:
+                half.write_bytes(data)
+                half.replace(target)
+            finally:
+                half.unlink(missing_ok=True)
+        return target
+
+
+def _pack(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
+    def put(name: str, array: NDArray) -> str:
+        arrays[name] = np.ascontiguousarray(array)
+        return name
+
+    def columns(name: str, value: Columns | None) -> str | None:
+        if value is None:
+            return None
+        floats = np.stack([np.ravel(field) for field in (value.mean, value.m2, value.min, value.max)])
+        counts = np.stack([np.ravel(field) for field in (value.count, value.zeros, value.nan, value.inf)])
+        put(f"{name}.floats", floats.astype(np.float64))
+        put(f"{name}.counts", counts.astype(np.int64))
+        return name
+
+    def entry(number: int, value: Entry) -> dict[str, Any]:
+        name = str(number)
+        if value.histogram:
+            put(f"{name}.edges", value.histogram.edges.astype(np.float64))
+            put(f"{name}.bins", value.histogram.counts)
+        return {
+            "path": value.site.path,
+            "call": value.site.call,
+            "layout": value.site.layout,
+            "type": value.type,
+            "shape": value.shape,
+            "dtype": value.dtype,
+            "side": value.side,
+            "note": value.note,
+            "columns": columns(f"{name}.channels", value.columns),
+            "total": columns(f"{name}.total", value.total),
+            "histogram": value.histogram is not None,
+            "maps": [
+                {
+                    "codes": put(f"{name}.codes.{image}", maps.codes),
+                    "range": put(f"{name}.range.{image}", np.stack([maps.lo, maps.hi]).astype(np.float32)),
+                    "reduced": maps.reduced,
+                }
+                for image, maps in enumerate(value.maps)
+            ],
+        }
+
+    return {
+        "schema": SCHEMA,
+        "kind": record.kind,
+        "subject": record.subject,
+        "subject_b": record.subject_b,
+        "entries": [entry(number, value) for number, value in enumerate(record)],
+        "pictures": [
+            {"name": picture.name, "pixels": put(f"picture.{number}", picture.pixels)}
+            for number, picture in enumerate(record.pictures)
+        ],
+        "predictions": [[vars(one) for one in top] for top in record.predictions],
+        "findings": [vars(one) for one in record.findings],
+        "pairs": [vars(one) for one in record.pairs],
+        "stages": record.stages,
+        "foreign": record.foreign,
+        "never": record.never,
+        "notes": record.notes,
+        "provenance": record.provenance,
+    }
+
+
+def load(path: str | os.PathLike[str]) -> Record:
+    """Read a record. Maps are read from the file when they are first looked at.
+
+    Raises RecordError for a file that is missing, broken, of a newer schema, or no record at all.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fspath(path)
+    if not Path(name).is_file():
+        raise RecordError(f"{name}: no such record; make one with --record FILE")
+    try:
+        handle = safe_open(name, framework="numpy")
+        body = json.loads((handle.metadata() or {})["layerscope"])
+        if body["schema"] > SCHEMA:
+            raise RecordError(f"{name}: written by a newer layerscope (schema {body['schema']}); update layerscope")
+        return _unpack(body, handle)
+    except (SafetensorError, OSError) as error:
+        raise RecordError(f"{name}: is not a record, or is cut off ({error}); make it again with --record") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, LayerscopeError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{name}: a safetensors file, but not a whole record ({error}); make it again") from error
+
+
+def _unpack(body: dict[str, Any], handle: Any) -> Record:
+    def columns(name: str | None) -> Columns | None:
+        if name is None:
+            return None
+        mean, m2, low, high = handle.get_tensor(f"{name}.floats")
+        count, zeros, nan, inf = handle.get_tensor(f"{name}.counts")
+        return Columns(count=count, mean=mean, m2=m2, min=low, max=high, zeros=zeros, nan=nan, inf=inf)
+
+    def maps(packed: dict[str, Any]) -> Maps:
+        low, high = handle.get_tensor(packed["range"])
+        codes = handle.get_slice(packed["codes"])
+        channels, height, width = codes.get_shape()
+        if codes.get_dtype() != "U8" or len(low) != channels:
+            raise RecordError(f"{packed['codes']}: the maps and their ranges disagree; make the record again")
+        return Maps(low, high, (channels, height, width), lambda: handle.get_tensor(packed["codes"]), packed["reduced"])
+
+    def entry(number: int, packed: dict[str, Any]) -> Entry:
+        histogram = None
+        if packed["histogram"]:
+            histogram = Histogram(handle.get_tensor(f"{number}.edges"), handle.get_tensor(f"{number}.bins"))
+        return Entry(
+            site=Site(packed["path"], packed["call"], packed["layout"]),
+            type=packed["type"],
+            shape=tuple(packed["shape"]),
+            dtype=packed["dtype"],
+            columns=columns(packed["columns"]),
+            total=columns(packed["total"]),
+            histogram=histogram,
+            maps=[maps(one) for one in packed["maps"]],
+            side=packed["side"],
+            note=packed["note"],
+        )
+
+    record = Record(body["kind"], body["subject"], subject_b=body["subject_b"])
+    for number, packed in enumerate(body["entries"]):
+        record.add(entry(number, packed))
+    record.pictures = [Picture(one["name"], handle.get_tensor(one["pixels"])) for one in body["pictures"]]
+    record.predictions = [[Prediction(**one) for one in top] for top in body["predictions"]]
+    record.findings = [Finding(**one) for one in body["findings"]]
+    record.pairs = [_pair(one) for one in body["pairs"]]
+    record.stages = [(a, b) for a, b in body["stages"]]
+    record.foreign, record.never, record.notes = body["foreign"], body["never"], body["notes"]
+    record.provenance = body["provenance"]
+    return record
+
+
+def _pair(packed: dict[str, Any]) -> Pair:
+    pair = Pair(**packed)
+    shapes = [shape and tuple(shape) for shape in (pair.shape_a, pair.shape_b)]
+    return replace(pair, shape_a=shapes[0], shape_b=shapes[1])

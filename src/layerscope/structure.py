@@ -1,0 +1,52 @@
+"""The structure of a network as it runs: modules, output shapes, parameters, how often each ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from layerscope.hooks import everything, looking, tap
+from layerscope.inspect import run
+from layerscope.sites import Site
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerscope.networks.open import Network
+
+__all__ = ["Layer", "structure"]
+
+
+@dataclass
+class Layer:
+    """One module. `shape` is that of its first output, None if it never ran; `parameters` count those below it too."""
+
+    path: str
+    type: str
+    leaf: bool
+    parameters: int
+    trainable: int
+    calls: int = 0
+    shape: tuple[int, ...] | None = None
+    options: str = field(default="", repr=False)
+
+
+def structure(network: Network, batch: Tensor) -> list[Layer]:
+    """Every module in the order of registration, after one pass of `batch`. Raises ForwardError."""
+    layers = {path: _layer(path, module, leaf) for path, module, leaf in everything(network.model)}
+
+    def note(site: Site, _module: nn.Module, tensor: Tensor) -> None:
+        layer = layers.get(site.path)
+        if layer:
+            layer.calls = site.call + 1
+            layer.shape = layer.shape or tuple(tensor.shape)
+
+    with looking(network.model), tap(network.model, note, layers):
+        run(network, batch)
+    return list(layers.values())
+
+
+def _layer(path: str, module: nn.Module, leaf: bool) -> Layer:
+    parameters = list(module.parameters())
+    counts = [sum(p.numel() for p in some) for some in (parameters, [p for p in parameters if p.requires_grad])]
+    return Layer(path, type(module).__name__, leaf, *counts, options=module.extra_repr() if leaf else "")

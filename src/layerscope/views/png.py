@@ -1,0 +1,336 @@
+"""PNG pictures: mosaics of feature maps and kernels, histograms. One array through one colour table, no subplots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from layerscope.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
+from layerscope.record import Entry, Record
+from layerscope.views.sheet import (
+    ACCENT,
+    BAR,
+    FRAME,
+    HATCH_A,
+    HATCH_B,
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    STEPS,
+    Sheet,
+    encode,
+    measure,
+    save,
+)
+
+__all__ = ["feature_mosaic", "feature_tiles", "file_name", "histogram_sheet", "kernel_mosaic", "number", "write"]
+
+_MARGIN = 16
+_TITLE, _SMALL, _LABEL = 20, 14, 11
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent where a person would write none."""
+    if not np.isfinite(value):
+        return str(value)
+    text = f"{value:.3g}"
+    if "e" in text and 1e-3 <= abs(value) < 1e6:
+        text = f"{value:.0f}"
+    return text
+
+
+def shape_of(shape: tuple[int, ...]) -> str:
+    """48 x 55 x 55; `scalar` for none. Pillow's font has no multiplication sign."""
+    return " x ".join(map(str, shape)) or "scalar"
+
+
+def file_name(key: str, what: str) -> str:
+    """A file name that every file system takes: names of tensors come from files and may hold anything."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", key).strip(".") or "_"
+    return f"{safe[:150]}.{what}.png"
+
+
+def _grown(tiles: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    return tiles.repeat(factor, 1).repeat(factor, 2) if factor > 1 else tiles
+
+
+def _indices(maps: Maps, table: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Palette indices (C, h*factor, w*factor) of codes through a table (C, 256); hatched where not finite."""
+    codes = maps.codes
+    same = len(table) == 1 or bool((table == table[0]).all())
+    tiles = table[0][codes] if same else table[np.arange(len(codes))[:, None, None], codes]
+    tiles = _grown(tiles, factor)
+    bad = _grown(codes == NONFINITE, factor)
+    if bad.any():
+        rows, cols = np.indices(tiles.shape[1:])
+        hatch = np.where((rows + cols) // 2 % 2, HATCH_A, HATCH_B).astype(np.uint8)
+        tiles = np.where(bad, hatch, tiles)
+    return tiles
+
+
+def _subset(maps: Maps, channels: int | None) -> Maps:
+    if channels is None or channels >= len(maps.lo):
+        return maps
+    shape = (channels, *maps.shape[1:])
+    return Maps(maps.lo[:channels], maps.hi[:channels], shape, maps.codes[:channels], maps.reduced)
+
+
+def _range(maps: Maps, mode: Range, network: tuple[float, float]) -> tuple[NDArray | float, NDArray | float, str]:
+    """lo, hi and in words what they are. Single values have no range of their own: they share the layer's."""
+    if mode == "network":
+        return network[0], network[1], "range of the network"
+    if mode == "layer" or maps.shape[1:] == (1, 1):
+        return *maps.span(), "range of the layer"
+    return maps.lo, maps.hi, "each channel over its own range"
+
+
+def _factor(maps: Maps, count: int, width: int) -> int:
+    """Whole factor by which tiles grow: few channels to about 128 pixels, many to at least 24 where they fit."""
+    side = max(maps.shape[1:])
+    target = 128 if count <= 16 else min(64, max(24, int((width * width / count) ** 0.5)))
+    return max(1, round(target / side)) if side < target else 1
+
+
+def feature_tiles(
+    maps: Maps, dead: set[int], mode: Range, network: tuple[float, float], width: int = 1100, columns: int | None = None
+) -> tuple[NDArray[np.uint8], str]:
+    """The mosaic alone, palette indices (H, W), and the range in words. Dead channels are framed."""
+    low, high, words = _range(maps, mode, network)
+    count = len(maps.lo)
+    factor = _factor(maps, count, width)
+    tiles = _indices(maps, levels(maps, low, high, STEPS), factor)
+    _, height, wide = tiles.shape
+    columns = columns or min(columns_for(count, height, wide), max(1, width // (wide + 3)))
+    labelled = wide >= 40
+    above = _LABEL + 4 if labelled else 2
+    padded = np.full((count, height + above, wide + 1), PAPER, np.uint8)
+    padded[:, above:, :wide] = tiles
+    sheet = mosaic(padded, columns, 2, PAPER)
+    drawing = Sheet(*sheet.shape, "gray")
+    drawing.pixels = sheet
+    for channel in range(count):
+        x, y = channel % columns * (wide + 3), channel // columns * (height + above + 2)
+        is_dead = channel in dead
+        if labelled:
+            label = f"{channel} dead" if is_dead else str(channel)
+            drawing.text(x, y, label, _LABEL, ACCENT if is_dead else MUTED, room=wide)
+        if is_dead:
+            drawing.box(x, y + above, wide, height, ACCENT + 7)
+    return drawing.pixels, words
+
+
+def _framed(
+    title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, bar: tuple[str, ...]
+) -> Sheet:
+    """Title and lines above a body, a scale bar with its two ends and a caption below."""
+    texts = [*(measure(line, _SMALL) for line in lines), measure(title + "   " + kind, _TITLE), 460]
+    width = max(body.shape[1], min(max(texts), 1100)) + 2 * _MARGIN
+    top = _MARGIN + 30 + 20 * len(lines) + 8
+    height = top + body.shape[0] + 14 + 36 + _MARGIN
+    sheet = Sheet(height, width, cmap)
+    used = sheet.text(_MARGIN, _MARGIN, title, _TITLE, INK, room=width - 2 * _MARGIN)
+    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, MUTED, room=max(width - 2 * _MARGIN - used - 10, 0))
+    for row, line in enumerate(lines):
+        sheet.text(_MARGIN, _MARGIN + 30 + 20 * row, line, _SMALL, MUTED, room=width - 2 * _MARGIN)
+    sheet.paste(_MARGIN, top, body)
+    _scale(sheet, _MARGIN, top + body.shape[0] + 14, bar)
+    return sheet
+
+
+def _scale(sheet: Sheet, x: int, y: int, bar: tuple[str, ...]) -> None:
+    low, high, *captions = bar
+    sheet.gradient(x, y, 200, 12)
+    sheet.box(x, y, 200, 12, LINE)
+    sheet.text(x, y + 16, low, _SMALL, INK)
+    sheet.text(x + 200 - measure(high, _SMALL), y + 16, high, _SMALL, INK)
+    for row, caption in enumerate(captions):
+        sheet.text(x + 216, y - 3 + 18 * row, caption, _SMALL, MUTED)
+
+
+def feature_mosaic(
+    record: Record,
+    entry: Entry,
+    image: int = 0,
+    channels: int | None = 12,
+    cmap: str = "viridis",
+    mode: Range = "channel",
+    network: tuple[float, float] | None = None,
+) -> bytes:
+    """One layer on one image as a PNG: the first `channels` maps, or all of them for None.
+
+    `network`: the range of all layers, found from the record if it is needed and not given.
+    """
+    maps = _subset(entry.maps[image], channels)
+    if mode == "network" and network is None:
+        network = span_of(record, image)
+    body, words = feature_tiles(maps, set(entry.dead), mode, network or (0, 0))
+    low, high = maps.span() if mode != "network" else network or (0, 0)
+    total, shown = len(entry.maps[image].lo), len(maps.lo)
+    of = f"all {total} channels" if shown == total else f"channels 0 to {shown - 1} of {total}"
+    if entry.maps[image].reduced > 1:
+        of += f", reduced {entry.maps[image].reduced} times"
+    dead = f", {len(entry.dead)} dead" if entry.dead else ""
+    picture = f" \u00b7 {record.pictures[image].name}" if image < len(record.pictures) else ""
+    lines = [f"{_short(record.subject)}{picture}", f"{of}{dead}"]
+    own = words.startswith("each")
+    ends = ("min", "max") if own else (number(low), number(high))
+    captions = [words, f"the layer spans {number(low)} to {number(high)}"] if own else [words]
+    kind = f"{entry.type} \u00b7 {shape_of(entry.shape[1:])}"
+    return _framed(entry.key, kind, lines, body, cmap, (*ends, *captions)).png()
+
+
+def _short(subject: str) -> str:
+    """Name and file of a network without the folders."""
+    name, equals, file = subject.partition("=")
+    return f"{name} = {Path(file).name}" if equals else Path(subject).name
+
+
+def span_of(record: Record, image: int = 0) -> tuple[float, float]:
+    """Least and greatest value of all layers."""
+    spans = np.array([entry.maps[image].span() for entry in record if image < len(entry.maps)])
+    if not np.isfinite(spans).any():
+        return 0.0, 0.0
+    return float(np.nanmin(spans[:, 0])), float(np.nanmax(spans[:, 1]))
+
+
+def kernel_mosaic(record: Record, entry: Entry) -> bytes:
+    """The kernels of one tensor as a PNG: RGB tiles, tiles around zero in blue and red, or a matrix."""
+    maps = entry.maps[0]
+    kind = f"{entry.type} \u00b7 {shape_of(entry.shape)}"
+    lines = [_short(record.subject), entry.note]
+    low, high = maps.span()
+    planes = len(maps.lo)
+    if planes == 3 * entry.shape[0] and len(entry.shape) == 4 and entry.shape[1] == 3:
+        return _rgb_kernels(entry, maps, kind, lines)
+    top = max(abs(low), abs(high)) if np.isfinite(low) else 0.0
+    if planes == 1:
+        factor = max(1, min(24, 480 // max(maps.shape[1:])))
+        body = _indices(maps, levels(maps, -top, top, STEPS), factor)[0]
+        bar = (number(-top), number(top), "one range for all", "zero in the middle")
+        return _framed(entry.key, kind, lines, body, "diverging", bar).png()
+    rows = entry.shape[1] if planes == entry.shape[0] * entry.shape[1] and entry.shape[1] > 1 else None
+    factor = max(1, min(18, round((36 if planes > 64 else 54) / max(maps.shape[1:]))))
+    if rows and rows * (maps.shape[2] * factor + 2) > 1600:
+        factor = max(1, 1600 // (rows * (maps.shape[2] + 1)))
+    tiles = _indices(maps, levels(maps, -top, top, STEPS), factor)
+    columns = rows or columns_for(planes, *tiles.shape[1:])
+    body = mosaic(tiles, columns, 2 if factor > 1 else 1, FRAME)
+    bar = (number(-top), number(top), "one range for all kernels", "zero in the middle")
+    return _framed(entry.key, kind, lines, body, "diverging", bar).png()
+
+
+def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes:
+    """First-layer kernels in colour: each kernel over its own range, so that its structure can be seen."""
+    codes = maps.codes.reshape(-1, 3, *maps.shape[1:])  # (O, RGB, h, w)
+    factor = max(1, round(56 / max(maps.shape[1:])))
+    finite = np.where(codes == NONFINITE, 0, codes).astype(np.uint16) * 255 // 254
+    columns = columns_for(len(codes), *maps.shape[1:])
+    colors = [mosaic(_grown(finite[:, c].astype(np.uint8), factor), columns, 3, 38) for c in range(3)]
+    low, high = maps.span()
+    captions = ("each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
+    sheet = _framed(entry.key, kind, lines, np.full(colors[0].shape, FRAME, np.uint8), "gray", ("min", "max", *captions))
+    picture = sheet.rgb()
+    top = _MARGIN + 30 + 20 * len(lines) + 8
+    height, width = colors[0].shape
+    picture[top : top + height, _MARGIN : _MARGIN + width] = np.stack(colors, axis=2)
+    return encode(Image.fromarray(picture))
+
+
+def histogram_sheet(record: Record, entry: Entry) -> bytes:
+    """The histogram of one tensor as a PNG: bars to scale, and a line on a logarithmic scale that shows outliers."""
+    assert entry.histogram and entry.total
+    width, height, left, top = 720, 400, 64, 96
+    sheet = Sheet(height, width, "gray")
+    kind = f"{entry.type} \u00b7 {shape_of(entry.shape)} \u00b7 {entry.dtype}"
+    used = sheet.text(_MARGIN, _MARGIN, entry.key, _TITLE, INK, room=width - 2 * _MARGIN)
+    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, MUTED)
+    one = entry.total
+    facts = {"mean": one.mean, "std": one.std, "min": one.min, "max": one.max}
+    line = "    ".join(f"{name} {number(float(value.item()))}" for name, value in facts.items())
+    line += f"    zeros {int(one.zeros.item()):,} of {int((one.count + one.nan + one.inf).item()):,}"
+    sheet.text(_MARGIN, _MARGIN + 30, line, _SMALL, INK)
+    bad = int((one.nan + one.inf).item())
+    legend = "bars: counts    line: the same counts on a logarithmic scale"
+    sheet.text(_MARGIN, _MARGIN + 50, legend + (f"    {bad:,} values are not finite" if bad else ""), _SMALL, MUTED)
+    _bars(sheet, entry.histogram.edges, entry.histogram.counts, left, top, width - left - _MARGIN, height - top - 44)
+    return sheet.png()
+
+
+def _bars(sheet: Sheet, edges: NDArray, counts: NDArray, x: int, y: int, width: int, height: int) -> None:
+    most = max(int(counts.max()), 1)
+    at = np.rint(np.linspace(x, x + width, len(counts) + 1)).astype(int)
+    logs = np.log1p(counts) / np.log1p(most)
+    for line in range(5):
+        row = y + round(height * line / 4)
+        sheet.fill(x, row, width, 1, FRAME if line < 4 else LINE)
+        label = f"{round(most * (4 - line) / 4):,}"
+        sheet.text(x - 8 - measure(label, _LABEL), row - 7, label, _LABEL, MUTED)
+    last = y + height
+    for bin_, count in enumerate(counts):
+        left, right = at[bin_], at[bin_ + 1]
+        tall = round(height * int(count) / most)
+        # A single value in a bin of a million others must not vanish: one pixel at least.
+        tall = max(tall, 1) if count else 0
+        sheet.fill(left, y + height - tall, max(right - left - 1, 1), tall, BAR)
+        level = y + height - round(height * float(logs[bin_]))
+        sheet.fill(left, level, right - left, 1, ACCENT + 7)
+        sheet.fill(left, min(last, level), 1, abs(level - last) + 1, ACCENT + 7)
+        last = level
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        value = float(edges[0] + (edges[-1] - edges[0]) * share)
+        label = number(value)
+        sheet.fill(x + round(width * share) - (share == 1), y + height, 1, 5, LINE)
+        offset = {0.0: 0, 1.0: measure(label, _SMALL)}.get(share, measure(label, _SMALL) // 2)
+        sheet.text(x + round(width * share) - offset, y + height + 8, label, _SMALL, INK)
+
+
+def write(
+    record: Record,
+    out: Path,
+    channels: int | None = 12,
+    cmap: str = "viridis",
+    mode: Range = "channel",
+    progress: Callable[[int, int, str], None] = lambda done, of, what: None,
+) -> list[Path]:
+    """Write every picture of a record into a folder; the paths, in order. Raises OutputError."""
+    pictures = list(_pictures(record, channels, cmap, mode))
+    written = []
+    for number_, (name, draw) in enumerate(pictures):
+        progress(number_, len(pictures), name)
+        written.append(save(draw(), out / name))
+    progress(len(pictures), len(pictures), "")
+    return written
+
+
+def _pictures(record: Record, channels: int | None, cmap: str, mode: Range) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """(file name, what draws it): names first, so that a progress bar knows how many there are."""
+    taken: set[str] = set()
+
+    def unique(key: str, what: str) -> str:
+        name, number_ = file_name(key, what), 1
+        while name.lower() in taken:  # file systems that ignore case, and names cut to the same length
+            number_ += 1
+            name = file_name(f"{key[:140]}-{number_}", what)
+        taken.add(name.lower())
+        return name
+
+    if record.kind == "weights":
+        for entry in record:
+            if entry.histogram:
+                yield unique(entry.key, "histogram"), lambda entry=entry: histogram_sheet(record, entry)
+            if entry.maps:
+                yield unique(entry.key, "kernels"), lambda entry=entry: kernel_mosaic(record, entry)
+        return
+    for image in range(max((len(entry.maps) for entry in record), default=0)):
+        network = span_of(record, image) if mode == "network" else None
+        many = len(record.pictures) > 1
+        for entry in record:
+            key = f"{Path(record.pictures[image].name).stem}.{entry.key}" if many else entry.key
+            name = unique(key.replace(":", "-"), "features")
+            yield name, lambda e=entry, i=image, n=network: feature_mosaic(record, e, i, channels, cmap, mode, n)

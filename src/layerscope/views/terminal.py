@@ -1,0 +1,206 @@
+"""Records on the terminal: tables that fit 80 columns and use more where there are more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from layerscope.record import Entry, Histogram, Record
+from layerscope.views.png import number
+
+if TYPE_CHECKING:
+    from layerscope.structure import Layer
+
+__all__ = ["bar", "console", "show", "show_structure", "warn"]
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def console() -> Console:
+    """Standard output. A file or pipe gets wide lines, since nothing there can be scrolled to the right."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def warn(text: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="yellow"))
+
+
+@contextmanager
+def bar(what: str, count: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on standard error, gone when it ends; silent where standard error is no terminal."""
+    stderr = Console(stderr=True)
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn()]
+    columns += [MofNCompleteColumn() if count else TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[at]}")]
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(what, total=None, at="")
+
+        def update(done: int, of: int, at: str) -> None:
+            progress.update(task, completed=done, total=of, at=escape(at[-40:]))
+
+        yield update
+
+
+def _spark(histogram: Histogram | None, width: int = 14) -> str:
+    """The shape of a histogram in one line; square roots, so that tails can be seen beside the peak."""
+    if not histogram or not histogram.counts.any():
+        return ""
+    parts = np.array([part.sum() for part in np.array_split(histogram.counts, min(width, len(histogram.counts)))])
+    heights = np.sqrt(parts / parts.max())
+    return "".join(_BLOCKS[int(np.ceil(height * 8))] for height in heights)
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+def _table(*columns: str) -> Table:
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for name in columns:
+        text = name in ("name", "layer", "type", "distribution", "A", "B", "status")
+        # The tail of a dotted path tells layers apart, and a name cut at its end could not be typed again.
+        grid.add_column(name, justify="left" if text else "right", no_wrap=name != "name", overflow="fold")
+    return grid
+
+
+def _figures(entry: Entry) -> list[str]:
+    one = entry.total
+    if one is None:
+        return [""] * 4
+    return [number(float(getattr(one, name).item())) for name in ("mean", "std", "min", "max")]
+
+
+def _weights(out: Console, record: Record) -> None:
+    wide = out.width >= 110
+    columns = ["name", "shape", *(["dtype"] if wide else []), "mean", "std", "min", "max"]
+    grid = _table(*columns, *(["zeros", "distribution"] if wide else []))
+    for entry in record:
+        row = [escape(entry.key), _shape(entry.shape), *([entry.dtype] if wide else []), *_figures(entry)]
+        if entry.type == "counter":
+            row[-4] = entry.note.partition(" ")[0]
+        if wide:
+            row += [f"{int(entry.total.zeros.item()):,}" if entry.total else "", _spark(entry.histogram)]
+        grid.add_row(*row)
+    out.print(grid)
+    elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
+    out.print(f"\n{len(record)} tensors, {elements:,} values ({record.provenance.get('format', '')})")
+    if record.foreign:
+        out.print(f"globals in the pickle that are not torch's: {escape(', '.join(record.foreign))}")
+    for finding in record.findings:
+        channels = f" channels {_list(finding.channels)}" if finding.channels else ""
+        out.print(Text(f"{finding.kind}: {finding.name}{channels}: {finding.detail}", style="yellow"))
+
+
+def _list(channels: Sequence[int], most: int = 8) -> str:
+    shown = ", ".join(map(str, channels[:most]))
+    return shown + (f" and {len(channels) - most} more" if len(channels) > most else "")
+
+
+def _features(out: Console, record: Record) -> None:
+    for index, top in enumerate(record.predictions):
+        name = record.pictures[index].name if index < len(record.pictures) else f"image {index}"
+        out.print(f"[bold]{escape(name)}[/bold]")
+        for one in top:
+            blocks = "█" * round(one.probability * 24)
+            out.print(f"  {one.probability:6.1%}  {escape(one.label):<28} {blocks}")
+    out.print()
+    grid = _table("layer", "type", "shape", "mean", "std", "min", "max", "dead")
+    for entry in record:
+        channels = len(entry.columns.count) if entry.columns is not None else 0
+        dead = f"{len(entry.dead)}/{channels}"
+        style = "yellow" if entry.dead else ""
+        grid.add_row(
+            escape(entry.key), entry.type, _shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style)
+        )
+    out.print(grid)
+    total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
+    out.print(f"\n{len(record)} layer outputs, {total:,} channels; dead: zero everywhere on these images")
+    if record.never:
+        out.print(f"never ran: {escape(', '.join(record.never))}")
+
+
+def _compare(out: Console, record: Record) -> None:
+    out.print(f"A  {escape(record.subject)}\nB  {escape(record.subject_b)}\n")
+    if record.predictions:
+        for side, top in zip("AB", record.predictions, strict=False):
+            best = ", ".join(f"{escape(one.label)} {one.probability:.1%}" for one in top[:3])
+            out.print(f"{side} sees  {best}")
+        out.print()
+    if record.stages:
+        grid = _table("A", "shape", "dead", "B", "shape", "dead")
+        for pair in record.stages:
+            row: list[str | Text] = []
+            for side, key in zip("ab", pair, strict=True):
+                entry = record[f"{side}:{key}"]
+                channels = len(entry.columns.count) if entry.columns is not None else 0
+                share = f"{len(entry.dead)}/{channels}"
+                row += [escape(key), _shape(entry.shape[1:]), Text(share, style="yellow" if entry.dead else "")]
+            grid.add_row(*row)
+        out.print("[bold]the same stage of both[/bold]")
+        out.print(grid)
+        out.print()
+    grid = _table("name", "status", "shape", "max |A-B|", "mean |A-B|", "cosine")
+    # Sorted by change: what a person wants to know first. What cannot be subtracted comes last.
+    for pair in sorted(record.pairs, key=lambda one: (one.mean_abs is None, -(one.mean_abs or 0))):
+        shape = _shape(pair.shape_a) if pair.shape_a else _shape(pair.shape_b)
+        if pair.status == "shape":
+            shape = f"{_shape(pair.shape_a)} / {_shape(pair.shape_b)}"
+        figures = [pair.max_abs, pair.mean_abs, pair.cosine]
+        grid.add_row(escape(pair.name), pair.status, shape, *("" if f is None else number(f) for f in figures))
+    out.print(grid)
+    counts = {status: sum(pair.status == status for pair in record.pairs) for status in _STATUSES}
+    what = "layers" if record.entries else "tensors"
+    out.print(f"\n{what}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
+
+
+_STATUSES = ("same", "changed", "shape", "only-a", "only-b")
+
+
+def show(record: Record) -> None:
+    """Print a record."""
+    {"weights": _weights, "features": _features, "compare": _compare}[record.kind](console(), record)
+
+
+def show_structure(name: str, shape: Sequence[int], layers: Sequence[Layer]) -> None:
+    """Print the structure of a network as a tree."""
+    out = console()
+    root = Tree(f"[bold]{escape(name)}[/bold]  input {_shape(shape)}", guide_style="dim")
+    branches = {"": root}
+    for layer in layers:
+        parent, _, own = layer.path.rpartition(".")
+        while parent and parent not in branches:
+            parent = parent.rpartition(".")[0]
+            own = layer.path[len(parent) + 1 :] if parent else layer.path
+        branches[layer.path] = branches[parent].add(_line(layer, own))
+    out.print(root)
+    top = [layer for layer in layers if "." not in layer.path]
+    total, trainable = (sum(getattr(layer, name) for layer in top) for name in ("parameters", "trainable"))
+    ran = sum(layer.leaf and layer.calls > 0 for layer in layers)
+    out.print(f"\n{ran} layers ran, {total:,} parameters, {trainable:,} trainable")
+    never = [layer.path for layer in layers if layer.leaf and not layer.calls]
+    if never:
+        out.print(f"never ran: {escape(', '.join(never))}")
+
+
+def _line(layer: Layer, own: str) -> Text:
+    text = Text(own, style="bold")
+    text.append(f"  {layer.type}", style="cyan")
+    if layer.shape is not None:
+        text.append(f"  {_shape(layer.shape)}")
+    if layer.parameters:
+        text.append(f"  {layer.parameters:,} parameters", style="dim")
+    if layer.calls > 1:
+        text.append(f"  ran {layer.calls} times", style="yellow")
+    elif not layer.calls:
+        text.append("  never ran", style="yellow")
+    return text
