@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from layerscope._version import __version__
 
 if TYPE_CHECKING:
-    from layerscope.hooks import capture
     from layerscope.comparison import compare
     from layerscope.errors import LayerscopeError
+    from layerscope.hooks import capture
     from layerscope.inspect import features, weights
     from layerscope.record import Record, load
 

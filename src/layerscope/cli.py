@@ -1,4 +1,4 @@
-"""The command line: options in, one call, one view out. No logic lives here, and nothing heavy is imported at the top."""
+"""The command line: options in, one call, one view out. No logic, and nothing heavy imported at the top."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError, UsageError
+from layerscope.text import printable
 
 if TYPE_CHECKING:
     from layerscope.networks.open import Network
@@ -159,7 +160,13 @@ def demo(out: Path) -> None:
 @RECORD
 @JSON
 def weights(
-    checkpoint: str, match: tuple[str, ...], bins: int, csv: Path | None, out: Path | None, save: Path | None, as_json: bool
+    checkpoint: str,
+    match: tuple[str, ...],
+    bins: int,
+    csv: Path | None,
+    out: Path | None,
+    save: Path | None,
+    as_json: bool,
 ) -> None:
     """Statistics, histograms and kernel pictures of a checkpoint.
 
@@ -312,7 +319,7 @@ def train(images: Path, network: str, save: Path, **options: Any) -> None:
     \b
     Examples:
       layerscope train flowers/ --network layerscope:alexnet --epochs 10 --save AlexNet.pth --logdir runs/alexnet
-      layerscope train flowers/ --network torchvision:resnet34 --weights resnet34-b627a593.pth --freeze --save resNet34.pth
+      layerscope train flowers/ --network layerscope:resnet34 --weights old.pth --freeze --save resNet34.pth
       layerscope train fashion-mnist/ --network layerscope:alexnet --images 8000 --save AlexNet.pth
     """
     from layerscope.training import train as run
@@ -326,8 +333,7 @@ def train(images: Path, network: str, save: Path, **options: Any) -> None:
 
 def _line(text: str) -> None:
     """An error on standard error, without control characters that a file could have put into it."""
-    safe = "".join(letter if letter.isprintable() else "?" for letter in text)
-    click.echo(f"layerscope: {safe}", err=True)
+    click.echo(f"layerscope: {printable(text)}", err=True)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from layerscope.checkpoints import TensorSpec, open_checkpoint
 from layerscope.dtypes import decode
 from layerscope.errors import UsageError
 from layerscope.inspect import Progress, features, quiet
-from layerscope.record import Entry, Pair, Record
+from layerscope.record import Entry, Pair, Record, last_of_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,9 +66,7 @@ def _pair(name: str, a: NDArray, b: NDArray) -> Pair:
     return Pair(name, a.shape, b.shape, status, high, mean, cosine)
 
 
-def compare_checkpoints(
-    a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress = quiet
-) -> Record:
+def compare_checkpoints(a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress = quiet) -> Record:
     """The tensors of A in the order of the file, then those that only B has. Torch is not imported."""
     record = Record("compare", os.fspath(a), subject_b=os.fspath(b), provenance={"layerscope": __version__})
     with open_checkpoint(a) as first, open_checkpoint(b) as second:
@@ -133,21 +131,12 @@ def compare_networks(
     return record
 
 
-def _last_of_size(entries: list[Entry]) -> list[Entry]:
-    """The last layer with maps of each spatial size, in order, from the largest on; vectors are no stage."""
-    found: dict[int, Entry] = {}
-    for entry in entries:
-        if entry.maps and entry.maps[0].shape[1] > 1 and entry.site.layout in ("NCHW", "NHWC", "NLC"):
-            found[entry.maps[0].shape[1]] = entry
-    return [found[size] for size in sorted(found, reverse=True)]
-
-
 def stages_of(a: list[Entry], b: list[Entry]) -> list[tuple[str, str]]:
-    """Pairs of keys: for every stage of the network that has fewer of them, the stage of the other nearest in size.
+    """Pairs of keys: every stage of the network that has fewer, with the other's stage of about the same size.
 
     A stage is the last layer before the maps become smaller. Sizes are compared by their ratio: 55 goes with 56.
     """
-    first, second = _last_of_size(a), _last_of_size(b)
+    first, second = last_of_size(a), last_of_size(b)
     if not first or not second:
         return []
     few, many = (first, second) if len(first) <= len(second) else (second, first)
@@ -155,5 +144,7 @@ def stages_of(a: list[Entry], b: list[Entry]) -> list[tuple[str, str]]:
     for entry in few:
         size = entry.maps[0].shape[1]
         other = min(many, key=lambda one: abs(np.log(one.maps[0].shape[1] / size)))
+        if not 0.6 < other.maps[0].shape[1] / size < 1.6:
+            continue
         pairs.append((entry.site.key, other.site.key) if few is first else (other.site.key, entry.site.key))
     return pairs

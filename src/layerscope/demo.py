@@ -40,7 +40,8 @@ def run(out: Path) -> None:
     """Print classes and layers, write pictures and records into `out`, and say what to try next."""
     from layerscope.inspect import features, weights
     from layerscope.networks.open import open_network
-    from layerscope.views import png, terminal
+    from layerscope.views import figure, png, terminal
+    from layerscope.views.sheet import save
 
     checkpoint, photo = files()
     screen = terminal.console()
@@ -48,13 +49,14 @@ def run(out: Path) -> None:
     screen.print(f"[bold]{network.name}[/bold] on [bold]{photo.name}[/bold]; {network.preprocessing}\n")
     record = features(network, photo)
     terminal.show(record)
-    convolutions = features(network, photo, layers="Conv2d")
     tensors = weights(checkpoint)
     with terminal.bar("pictures", count=True) as progress:
-        maps = png.write(convolutions, out / "features", channels=None, progress=progress)
+        maps = png.write(record.only("Conv2d"), out / "features", channels=None, overview=False, progress=progress)
+        overview = save(figure.overview(record), out / "overview.png")
         sheets = png.write(tensors, out / "weights", progress=progress)
     saved = [record.save(out / "features.layerscope"), tensors.save(out / "weights.layerscope")]
-    screen.print(f"\n{len(maps)} mosaics of all channels of every convolution: [bold]{out / 'features'}[/bold]")
+    screen.print(f"\nthe photo on its way through the network: [bold]{overview}[/bold]")
+    screen.print(f"{len(maps)} mosaics of all channels of every convolution: [bold]{out / 'features'}[/bold]")
     screen.print(f"{len(sheets)} histograms and kernel pictures: [bold]{out / 'weights'}[/bold]")
     screen.print(f"records: {', '.join(map(str, saved))}")
     screen.print("\n[bold]try next[/bold]")

@@ -168,7 +168,7 @@ class _Collector:
             entry.columns = merge(known.columns, entry.columns)
             entry.maps = known.maps + entry.maps
             entry.shape = (known.shape[0] + shape[0], *shape[1:])
-        entry.total = total(entry.columns)
+        entry.total = total(entry.columns.take(None), axis=1)  # of one element
         self.record.entries[entry.key] = entry
 
 

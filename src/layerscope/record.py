@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import LayerscopeError, RecordError, nearest, writing
+from layerscope.fused import Columns
 from layerscope.maps import Maps
 from layerscope.sites import Site
-from layerscope.fused import Columns
 
-__all__ = ["SCHEMA", "Entry", "Finding", "Histogram", "Pair", "Picture", "Prediction", "Record", "load"]
+__all__ = [
+    "SCHEMA",
+    "Entry",
+    "Finding",
+    "Histogram",
+    "Layer",
+    "Pair",
+    "Picture",
+    "Prediction",
+    "Record",
+    "last_of_size",
+    "load",
+]
 
 #: raised when a file of an older layerscope could be misread
 SCHEMA = 1
@@ -113,6 +126,19 @@ class Pair:
 
 
 @dataclass
+class Layer:
+    """One module. `shape` is that of its first output, None if it never ran; `parameters` count those below it too."""
+
+    path: str
+    type: str
+    leaf: bool
+    parameters: int
+    trainable: int
+    calls: int = 0
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass
 class Record:
     """Statistics and small pictures of every layer or tensor that was looked at, in order.
 
@@ -139,6 +165,15 @@ class Record:
         if entry.key in self.entries:
             raise RecordError(f"{entry.key}: twice in one record; this is a fault of layerscope, please report it")
         self.entries[entry.key] = entry
+
+    def only(self, *patterns: str) -> Record:
+        """The same record with the entries whose path or type matches one of these globs."""
+        kept = {
+            key: entry
+            for key, entry in self.entries.items()
+            if any(fnmatchcase(entry.site.path, glob) or fnmatchcase(entry.type, glob) for glob in patterns)
+        }
+        return replace(self, entries=kept)
 
     def __getitem__(self, key: str) -> Entry:
         try:
@@ -169,6 +204,15 @@ class Record:
             finally:
                 half.unlink(missing_ok=True)
         return target
+
+
+def last_of_size(entries: Iterable[Entry]) -> list[Entry]:
+    """The stages of a network: the last layer with maps of each spatial size, from the largest on. Vectors are none."""
+    found: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.maps and entry.maps[0].shape[1] > 1 and entry.site.layout in ("NCHW", "NHWC", "NLC"):
+            found[entry.maps[0].shape[1]] = entry
+    return [found[size] for size in sorted(found, reverse=True)]
 
 
 def _pack(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
@@ -244,7 +288,7 @@ def load(path: str | os.PathLike[str]) -> Record:
     if not Path(name).is_file():
         raise RecordError(f"{name}: no such record; make one with --record FILE")
     try:
-        handle = safe_open(name, framework="numpy")
+        handle: Any = safe_open(name, framework="numpy")
         body = json.loads((handle.metadata() or {})["layerscope"])
         if body["schema"] > SCHEMA:
             raise RecordError(f"{name}: written by a newer layerscope (schema {body['schema']}); update layerscope")

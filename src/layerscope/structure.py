@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from layerscope.hooks import everything, looking, tap
 from layerscope.inspect import run
+from layerscope.record import Layer
 from layerscope.sites import Site
 
 if TYPE_CHECKING:
@@ -14,21 +14,7 @@ if TYPE_CHECKING:
 
     from layerscope.networks.open import Network
 
-__all__ = ["Layer", "structure"]
-
-
-@dataclass
-class Layer:
-    """One module. `shape` is that of its first output, None if it never ran; `parameters` count those below it too."""
-
-    path: str
-    type: str
-    leaf: bool
-    parameters: int
-    trainable: int
-    calls: int = 0
-    shape: tuple[int, ...] | None = None
-    options: str = field(default="", repr=False)
+__all__ = ["structure"]
 
 
 def structure(network: Network, batch: Tensor) -> list[Layer]:
@@ -49,4 +35,4 @@ def structure(network: Network, batch: Tensor) -> list[Layer]:
 def _layer(path: str, module: nn.Module, leaf: bool) -> Layer:
     parameters = list(module.parameters())
     counts = [sum(p.numel() for p in some) for some in (parameters, [p for p in parameters if p.requires_grad])]
-    return Layer(path, type(module).__name__, leaf, *counts, options=module.extra_repr() if leaf else "")
+    return Layer(path, type(module).__name__, leaf, counts[0], counts[1])

@@ -30,7 +30,7 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
 
 
 def role_of(name: str, shape: tuple[int, ...]) -> str:
-    """kernel, weight (of a linear layer), scale (of a norm), bias, running mean, running variance, counter or tensor."""
+    """kernel, weight (of a linear layer), scale (of a norm), bias, running mean or variance, counter, or tensor."""
     last = name.rpartition(".")[2]
     if last in _ROLES:
         return _ROLES[last]

@@ -1,4 +1,4 @@
-"""The tutorial's AlexNet: one of the two halves of Krizhevsky, Sutskever, Hinton 2012, with 2048 units in its classifier."""
+"""The tutorial's AlexNet: one of the two halves of Krizhevsky, Sutskever, Hinton 2012."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _fits(have: Shapes, want: Shapes) -> tuple[int, int | None]:
 
 def _head_classes(want: Shapes, have: Shapes) -> int | None:
     """Length of the last bias or weight of the architecture in the checkpoint: its number of classes."""
-    for name in reversed(want):
+    for name in reversed(list(want)):
         if len(want[name]) in (1, 2, 4) and name in have and not name.endswith(("running_mean", "running_var")):
             return have[name][0]
     return None
@@ -113,7 +113,7 @@ def _candidates(have: Shapes, want: Shapes) -> list[tuple[int, str, int | None]]
 
 
 def identify(shapes: Shapes) -> Identity | None:
-    """The architecture whose tensors agree with most of these names and shapes; None if none agrees with half of them."""
+    """The architecture that agrees with most of these names and shapes; None if none agrees with half of them."""
     have = _counted(shapes)
     if not have:
         return None
@@ -127,7 +127,9 @@ def identify(shapes: Shapes) -> Identity | None:
                 if matched < max(ENOUGH * len(have), 2):
                     continue
                 strict = not part and matched == len(want) == len(have)
-                classes = classes or (_head_classes(want, stripped) if not part and stripped.keys() == want.keys() else None)
+                classes = classes or (
+                    _head_classes(want, stripped) if not part and stripped.keys() == want.keys() else None
+                )
                 found = Identity(name, classes, strict, matched, len(want), part, lead)
                 # Of two that match as many tensors the one that has fewer others explains more.
                 best.append(((-matched, len(want)), found))

@@ -178,12 +178,13 @@ def _fill(model: nn.Module, name: str, file: str, state: dict[str, Tensor]) -> N
 def _import(where: str) -> Any:
     """The module of `path/to/file.py` or `package.module`. This runs the user's code, which the user asked for."""
     if not where.endswith(".py"):
+        here = str(Path.cwd())
         # As `python -m` does: a module beside the user's shell comes before anything installed.
-        sys.path.insert(0, os.getcwd())
+        sys.path.insert(0, here)
         try:
             return importlib.import_module(where)
         finally:
-            sys.path.remove(os.getcwd())
+            sys.path.remove(here)
     path = Path(where)
     if not path.is_file():
         raise NetworkError(f"{where}: no such file; check the path")

@@ -1,4 +1,4 @@
-"""Records as JSON documents and CSV tables, with the fields that `docs/interface.md` fixes."""
+"""Records as JSON documents and CSV tables, with the fields that `docs/commands.md` fixes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from layerscope.fused import Columns
-from layerscope.record import Entry, Record
-
-if TYPE_CHECKING:
-    from layerscope.structure import Layer
+from layerscope.record import Entry, Layer, Record
 
 __all__ = ["document", "dumps", "structure_document", "table"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerscope.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
-from layerscope.record import Entry, Record
+from layerscope.record import Entry, Record, last_of_size
+from layerscope.text import number, spaced
 from layerscope.views.sheet import (
     ACCENT,
     BAR,
@@ -29,31 +31,25 @@ from layerscope.views.sheet import (
     save,
 )
 
-__all__ = ["feature_mosaic", "feature_tiles", "file_name", "histogram_sheet", "kernel_mosaic", "number", "write"]
+__all__ = [
+    "feature_mosaic",
+    "feature_tiles",
+    "file_name",
+    "histogram_sheet",
+    "kernel_mosaic",
+    "short",
+    "subset",
+    "write",
+]
 
 _MARGIN = 16
 _TITLE, _SMALL, _LABEL = 20, 14, 11
 
 
-def number(value: float) -> str:
-    """Three significant digits, no exponent where a person would write none."""
-    if not np.isfinite(value):
-        return str(value)
-    text = f"{value:.3g}"
-    if "e" in text and 1e-3 <= abs(value) < 1e6:
-        text = f"{value:.0f}"
-    return text
-
-
-def shape_of(shape: tuple[int, ...]) -> str:
-    """48 x 55 x 55; `scalar` for none. Pillow's font has no multiplication sign."""
-    return " x ".join(map(str, shape)) or "scalar"
-
-
 def file_name(key: str, what: str) -> str:
     """A file name that every file system takes: names of tensors come from files and may hold anything."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", key).strip(".") or "_"
-    return f"{safe[:150]}.{what}.png"
+    return f"{safe[:150]}.{what}.png" if what else f"{safe[:150]}.png"
 
 
 def _grown(tiles: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -74,7 +70,8 @@ def _indices(maps: Maps, table: NDArray[np.uint8], factor: int) -> NDArray[np.ui
     return tiles
 
 
-def _subset(maps: Maps, channels: int | None) -> Maps:
+def subset(maps: Maps, channels: int | None) -> Maps:
+    """The first channels; all of them for None."""
     if channels is None or channels >= len(maps.lo):
         return maps
     shape = (channels, *maps.shape[1:])
@@ -90,20 +87,33 @@ def _range(maps: Maps, mode: Range, network: tuple[float, float]) -> tuple[NDArr
     return maps.lo, maps.hi, "each channel over its own range"
 
 
-def _factor(maps: Maps, count: int, width: int) -> int:
+def _factor(maps: Maps, count: int, width: int, tile: int | None) -> int:
     """Whole factor by which tiles grow: few channels to about 128 pixels, many to at least 24 where they fit."""
     side = max(maps.shape[1:])
-    target = 128 if count <= 16 else min(64, max(24, int((width * width / count) ** 0.5)))
+    target = tile or (128 if count <= 16 else min(64, max(24, int((width * width / count) ** 0.5))))
     return max(1, round(target / side)) if side < target else 1
 
 
 def feature_tiles(
-    maps: Maps, dead: set[int], mode: Range, network: tuple[float, float], width: int = 1100, columns: int | None = None
+    maps: Maps,
+    dead: set[int],
+    mode: Range = "channel",
+    network: tuple[float, float] = (0.0, 0.0),
+    width: int = 1100,
+    columns: int | None = None,
+    tile: int | None = None,
 ) -> tuple[NDArray[np.uint8], str]:
-    """The mosaic alone, palette indices (H, W), and the range in words. Dead channels are framed."""
+    """The mosaic alone, palette indices (H, W), and the range in words. Dead channels are framed.
+
+    `tile`: pixels of a tile's longer side, reached by whole factors; chosen by the number of channels if None.
+    """
+    if tile and max(maps.shape[1:]) > 1.5 * tile:
+        step = round(max(maps.shape[1:]) / tile)
+        codes = maps.codes[:, ::step, ::step]
+        maps = Maps(maps.lo, maps.hi, codes.shape, codes, maps.reduced * step)
     low, high, words = _range(maps, mode, network)
     count = len(maps.lo)
-    factor = _factor(maps, count, width)
+    factor = _factor(maps, count, width, tile)
     tiles = _indices(maps, levels(maps, low, high, STEPS), factor)
     _, height, wide = tiles.shape
     columns = columns or min(columns_for(count, height, wide), max(1, width // (wide + 3)))
@@ -112,7 +122,7 @@ def feature_tiles(
     padded = np.full((count, height + above, wide + 1), PAPER, np.uint8)
     padded[:, above:, :wide] = tiles
     sheet = mosaic(padded, columns, 2, PAPER)
-    drawing = Sheet(*sheet.shape, "gray")
+    drawing = Sheet(sheet.shape[0], sheet.shape[1], "gray")
     drawing.pixels = sheet
     for channel in range(count):
         x, y = channel % columns * (wide + 3), channel // columns * (height + above + 2)
@@ -125,9 +135,7 @@ def feature_tiles(
     return drawing.pixels, words
 
 
-def _framed(
-    title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, bar: tuple[str, ...]
-) -> Sheet:
+def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, bar: tuple[str, ...]) -> Sheet:
     """Title and lines above a body, a scale bar with its two ends and a caption below."""
     texts = [*(measure(line, _SMALL) for line in lines), measure(title + "   " + kind, _TITLE), 460]
     width = max(body.shape[1], min(max(texts), 1100)) + 2 * _MARGIN
@@ -166,7 +174,7 @@ def feature_mosaic(
 
     `network`: the range of all layers, found from the record if it is needed and not given.
     """
-    maps = _subset(entry.maps[image], channels)
+    maps = subset(entry.maps[image], channels)
     if mode == "network" and network is None:
         network = span_of(record, image)
     body, words = feature_tiles(maps, set(entry.dead), mode, network or (0, 0))
@@ -177,15 +185,15 @@ def feature_mosaic(
         of += f", reduced {entry.maps[image].reduced} times"
     dead = f", {len(entry.dead)} dead" if entry.dead else ""
     picture = f" \u00b7 {record.pictures[image].name}" if image < len(record.pictures) else ""
-    lines = [f"{_short(record.subject)}{picture}", f"{of}{dead}"]
+    lines = [f"{short(record.subject)}{picture}", f"{of}{dead}"]
     own = words.startswith("each")
     ends = ("min", "max") if own else (number(low), number(high))
     captions = [words, f"the layer spans {number(low)} to {number(high)}"] if own else [words]
-    kind = f"{entry.type} \u00b7 {shape_of(entry.shape[1:])}"
+    kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}"
     return _framed(entry.key, kind, lines, body, cmap, (*ends, *captions)).png()
 
 
-def _short(subject: str) -> str:
+def short(subject: str) -> str:
     """Name and file of a network without the folders."""
     name, equals, file = subject.partition("=")
     return f"{name} = {Path(file).name}" if equals else Path(subject).name
@@ -202,8 +210,8 @@ def span_of(record: Record, image: int = 0) -> tuple[float, float]:
 def kernel_mosaic(record: Record, entry: Entry) -> bytes:
     """The kernels of one tensor as a PNG: RGB tiles, tiles around zero in blue and red, or a matrix."""
     maps = entry.maps[0]
-    kind = f"{entry.type} \u00b7 {shape_of(entry.shape)}"
-    lines = [_short(record.subject), entry.note]
+    kind = f"{entry.type} \u00b7 {spaced(entry.shape)}"
+    lines = [short(record.subject), entry.note]
     low, high = maps.span()
     planes = len(maps.lo)
     if planes == 3 * entry.shape[0] and len(entry.shape) == 4 and entry.shape[1] == 3:
@@ -234,7 +242,9 @@ def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes
     colors = [mosaic(_grown(finite[:, c].astype(np.uint8), factor), columns, 3, 38) for c in range(3)]
     low, high = maps.span()
     captions = ("each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
-    sheet = _framed(entry.key, kind, lines, np.full(colors[0].shape, FRAME, np.uint8), "gray", ("min", "max", *captions))
+    sheet = _framed(
+        entry.key, kind, lines, np.full(colors[0].shape, FRAME, np.uint8), "gray", ("min", "max", *captions)
+    )
     picture = sheet.rgb()
     top = _MARGIN + 30 + 20 * len(lines) + 8
     height, width = colors[0].shape
@@ -247,7 +257,7 @@ def histogram_sheet(record: Record, entry: Entry) -> bytes:
     assert entry.histogram and entry.total
     width, height, left, top = 720, 400, 64, 96
     sheet = Sheet(height, width, "gray")
-    kind = f"{entry.type} \u00b7 {shape_of(entry.shape)} \u00b7 {entry.dtype}"
+    kind = f"{entry.type} \u00b7 {spaced(entry.shape)} \u00b7 {entry.dtype}"
     used = sheet.text(_MARGIN, _MARGIN, entry.key, _TITLE, INK, room=width - 2 * _MARGIN)
     sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, MUTED)
     one = entry.total
@@ -296,10 +306,11 @@ def write(
     channels: int | None = 12,
     cmap: str = "viridis",
     mode: Range = "channel",
+    overview: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, of, what: None,
 ) -> list[Path]:
     """Write every picture of a record into a folder; the paths, in order. Raises OutputError."""
-    pictures = list(_pictures(record, channels, cmap, mode))
+    pictures = list(_pictures(record, channels, cmap, mode, overview))
     written = []
     for number_, (name, draw) in enumerate(pictures):
         progress(number_, len(pictures), name)
@@ -308,8 +319,12 @@ def write(
     return written
 
 
-def _pictures(record: Record, channels: int | None, cmap: str, mode: Range) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def _pictures(
+    record: Record, channels: int | None, cmap: str, mode: Range, overview: bool
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """(file name, what draws it): names first, so that a progress bar knows how many there are."""
+    from layerscope.views import figure  # which draws with the pieces above
+
     taken: set[str] = set()
 
     def unique(key: str, what: str) -> str:
@@ -320,17 +335,25 @@ def _pictures(record: Record, channels: int | None, cmap: str, mode: Range) -> I
         taken.add(name.lower())
         return name
 
+    if record.kind == "compare":
+        if record.stages:
+            yield "stages.png", partial(figure.side_by_side, record)
+        if not record.stages or any(pair.mean_abs is not None for pair in record.pairs):
+            yield "changes.png", partial(figure.changes, record)
+        return
     if record.kind == "weights":
         for entry in record:
             if entry.histogram:
-                yield unique(entry.key, "histogram"), lambda entry=entry: histogram_sheet(record, entry)
+                yield unique(entry.key, "histogram"), partial(histogram_sheet, record, entry)
             if entry.maps:
-                yield unique(entry.key, "kernels"), lambda entry=entry: kernel_mosaic(record, entry)
+                yield unique(entry.key, "kernels"), partial(kernel_mosaic, record, entry)
         return
     for image in range(max((len(entry.maps) for entry in record), default=0)):
         network = span_of(record, image) if mode == "network" else None
         many = len(record.pictures) > 1
+        stem = f"{Path(record.pictures[image].name).stem}." if many else ""
+        if overview and record.pictures and last_of_size(record):
+            yield unique(f"{stem}overview", ""), partial(figure.overview, record, image)
         for entry in record:
-            key = f"{Path(record.pictures[image].name).stem}.{entry.key}" if many else entry.key
-            name = unique(key.replace(":", "-"), "features")
-            yield name, lambda e=entry, i=image, n=network: feature_mosaic(record, e, i, channels, cmap, mode, n)
+            name = unique(stem + entry.key.replace(":", "-"), "features")
+            yield name, partial(feature_mosaic, record, entry, image, channels, cmap, mode, network)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from layerscope.errors import writing
 from layerscope.maps import colormap
+from layerscope.text import printable
 
 __all__ = ["ACCENT", "BAR", "FRAME", "INK", "LINE", "MUTED", "PAPER", "STEPS", "Sheet", "encode", "measure", "save"]
 
@@ -64,11 +65,6 @@ def measure(text: str, size: int) -> int:
     return round(_font(size).getlength(text))
 
 
-def _plain(text: str) -> str:
-    # Names come from files: control characters would be drawn as boxes, a line break would be two lines.
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 class Sheet:
     """A canvas of palette indices, uint8 (height, width), and the drawing on it."""
 
@@ -78,7 +74,7 @@ class Sheet:
 
     def text(self, x: int, y: int, text: str, size: int, ink: int = INK, room: int | None = None) -> int:
         """Write at (x, y), the left end of the top line; cut to `room` pixels with an ellipsis. The width drawn."""
-        text = _plain(text)
+        text = printable(text)
         room = self.pixels.shape[1] - x if room is None else room
         if measure(text, size) > room:
             while text and measure(text + "...", size) > room:
@@ -87,8 +83,6 @@ class Sheet:
         font = _font(size)
         mask = Image.new("L", (measure(text, size) + 2, round(size * 1.35)))
         if text:
-            from PIL import ImageDraw
-
             ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)
         self._stamp(x, y, np.asarray(mask), ink)
         return mask.width

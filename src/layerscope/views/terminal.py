@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,11 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from layerscope.record import Entry, Histogram, Record
-from layerscope.views.png import number
-
-if TYPE_CHECKING:
-    from layerscope.structure import Layer
+from layerscope.record import Entry, Histogram, Layer, Record
+from layerscope.text import number, printable, shape
 
 __all__ = ["bar", "console", "show", "show_structure", "warn"]
 
@@ -33,7 +30,7 @@ def console() -> Console:
 
 def warn(text: str) -> None:
     """One line on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="yellow"))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(printable(text), style="yellow"))
 
 
 @contextmanager
@@ -41,12 +38,16 @@ def bar(what: str, count: bool = False) -> Iterator[Callable[[int, int, str], No
     """A progress bar on standard error, gone when it ends; silent where standard error is no terminal."""
     stderr = Console(stderr=True)
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn()]
-    columns += [MofNCompleteColumn() if count else TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[at]}")]
+    columns += [
+        MofNCompleteColumn() if count else TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[at]}"),
+    ]
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(what, total=None, at="")
 
         def update(done: int, of: int, at: str) -> None:
-            progress.update(task, completed=done, total=of, at=escape(at[-40:]))
+            progress.update(task, completed=done, total=of, at=_name(at[-40:]))
 
         yield update
 
@@ -60,8 +61,9 @@ def _spark(histogram: Histogram | None, width: int = 14) -> str:
     return "".join(_BLOCKS[int(np.ceil(height * 8))] for height in heights)
 
 
-def _shape(shape: Sequence[int] | None) -> str:
-    return "" if shape is None else "x".join(map(str, shape)) or "scalar"
+def _name(text: str) -> str:
+    """A name from a file, as rich takes it literally."""
+    return escape(printable(text))
 
 
 def _table(*columns: str) -> Table:
@@ -85,7 +87,7 @@ def _weights(out: Console, record: Record) -> None:
     columns = ["name", "shape", *(["dtype"] if wide else []), "mean", "std", "min", "max"]
     grid = _table(*columns, *(["zeros", "distribution"] if wide else []))
     for entry in record:
-        row = [escape(entry.key), _shape(entry.shape), *([entry.dtype] if wide else []), *_figures(entry)]
+        row = [_name(entry.key), shape(entry.shape), *([entry.dtype] if wide else []), *_figures(entry)]
         if entry.type == "counter":
             row[-4] = entry.note.partition(" ")[0]
         if wide:
@@ -95,13 +97,13 @@ def _weights(out: Console, record: Record) -> None:
     elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
     out.print(f"\n{len(record)} tensors, {elements:,} values ({record.provenance.get('format', '')})")
     if record.foreign:
-        out.print(f"globals in the pickle that are not torch's: {escape(', '.join(record.foreign))}")
+        out.print(f"globals in the pickle that are not torch's: {_name(', '.join(record.foreign))}")
     for finding in record.findings:
         channels = f" channels {_list(finding.channels)}" if finding.channels else ""
-        out.print(Text(f"{finding.kind}: {finding.name}{channels}: {finding.detail}", style="yellow"))
+        out.print(Text(f"{finding.kind}: {printable(finding.name)}{channels}: {finding.detail}", style="yellow"))
 
 
-def _list(channels: Sequence[int], most: int = 8) -> str:
+def _list(channels: Sequence[object], most: int = 8) -> str:
     shown = ", ".join(map(str, channels[:most]))
     return shown + (f" and {len(channels) - most} more" if len(channels) > most else "")
 
@@ -109,55 +111,59 @@ def _list(channels: Sequence[int], most: int = 8) -> str:
 def _features(out: Console, record: Record) -> None:
     for index, top in enumerate(record.predictions):
         name = record.pictures[index].name if index < len(record.pictures) else f"image {index}"
-        out.print(f"[bold]{escape(name)}[/bold]")
+        out.print(f"[bold]{_name(name)}[/bold]")
         for one in top:
             blocks = "█" * round(one.probability * 24)
-            out.print(f"  {one.probability:6.1%}  {escape(one.label):<28} {blocks}")
+            out.print(f"  {one.probability:6.1%}  {_name(one.label):<28} {blocks}")
     out.print()
     grid = _table("layer", "type", "shape", "mean", "std", "min", "max", "dead")
     for entry in record:
         channels = len(entry.columns.count) if entry.columns is not None else 0
         dead = f"{len(entry.dead)}/{channels}"
         style = "yellow" if entry.dead else ""
-        grid.add_row(
-            escape(entry.key), entry.type, _shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style)
-        )
+        grid.add_row(_name(entry.key), entry.type, shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style))
     out.print(grid)
     total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
     out.print(f"\n{len(record)} layer outputs, {total:,} channels; dead: zero everywhere on these images")
     if record.never:
-        out.print(f"never ran: {escape(', '.join(record.never))}")
+        out.print(f"never ran: {_name(', '.join(record.never))}")
 
 
 def _compare(out: Console, record: Record) -> None:
-    out.print(f"A  {escape(record.subject)}\nB  {escape(record.subject_b)}\n")
+    out.print(f"A  {_name(record.subject)}\nB  {_name(record.subject_b)}\n")
     if record.predictions:
         for side, top in zip("AB", record.predictions, strict=False):
-            best = ", ".join(f"{escape(one.label)} {one.probability:.1%}" for one in top[:3])
+            best = ", ".join(f"{_name(one.label)} {one.probability:.1%}" for one in top[:3])
             out.print(f"{side} sees  {best}")
         out.print()
     if record.stages:
         grid = _table("A", "shape", "dead", "B", "shape", "dead")
-        for pair in record.stages:
+        for stage in record.stages:
             row: list[str | Text] = []
-            for side, key in zip("ab", pair, strict=True):
+            for side, key in zip("ab", stage, strict=True):
                 entry = record[f"{side}:{key}"]
                 channels = len(entry.columns.count) if entry.columns is not None else 0
                 share = f"{len(entry.dead)}/{channels}"
-                row += [escape(key), _shape(entry.shape[1:]), Text(share, style="yellow" if entry.dead else "")]
+                row += [_name(key), shape(entry.shape[1:]), Text(share, style="yellow" if entry.dead else "")]
             grid.add_row(*row)
         out.print("[bold]the same stage of both[/bold]")
         out.print(grid)
         out.print()
     grid = _table("name", "status", "shape", "max |A-B|", "mean |A-B|", "cosine")
     # Sorted by change: what a person wants to know first. What cannot be subtracted comes last.
-    for pair in sorted(record.pairs, key=lambda one: (one.mean_abs is None, -(one.mean_abs or 0))):
-        shape = _shape(pair.shape_a) if pair.shape_a else _shape(pair.shape_b)
+    shown = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
+    for pair in sorted(shown, key=lambda one: (one.mean_abs is None, -(one.mean_abs or 0))):
+        sizes = shape(pair.shape_a or pair.shape_b or ())
         if pair.status == "shape":
-            shape = f"{_shape(pair.shape_a)} / {_shape(pair.shape_b)}"
+            sizes = f"{shape(pair.shape_a or ())} / {shape(pair.shape_b or ())}"
         figures = [pair.max_abs, pair.mean_abs, pair.cosine]
-        grid.add_row(escape(pair.name), pair.status, shape, *("" if f is None else number(f) for f in figures))
-    out.print(grid)
+        grid.add_row(_name(pair.name), pair.status, sizes, *("" if f is None else number(f) for f in figures))
+    if shown:
+        out.print(grid)
+    for status, side in (("only-a", "A"), ("only-b", "B")):
+        names = [pair.name for pair in record.pairs if pair.status == status]
+        if names:
+            out.print(f"only in {side}: {_name(_list(names, 6))}")
     counts = {status: sum(pair.status == status for pair in record.pairs) for status in _STATUSES}
     what = "layers" if record.entries else "tensors"
     out.print(f"\n{what}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
@@ -171,10 +177,10 @@ def show(record: Record) -> None:
     {"weights": _weights, "features": _features, "compare": _compare}[record.kind](console(), record)
 
 
-def show_structure(name: str, shape: Sequence[int], layers: Sequence[Layer]) -> None:
+def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> None:
     """Print the structure of a network as a tree."""
     out = console()
-    root = Tree(f"[bold]{escape(name)}[/bold]  input {_shape(shape)}", guide_style="dim")
+    root = Tree(f"[bold]{_name(name)}[/bold]  input {shape(sizes)}", guide_style="dim")
     branches = {"": root}
     for layer in layers:
         parent, _, own = layer.path.rpartition(".")
@@ -189,14 +195,14 @@ def show_structure(name: str, shape: Sequence[int], layers: Sequence[Layer]) -> 
     out.print(f"\n{ran} layers ran, {total:,} parameters, {trainable:,} trainable")
     never = [layer.path for layer in layers if layer.leaf and not layer.calls]
     if never:
-        out.print(f"never ran: {escape(', '.join(never))}")
+        out.print(f"never ran: {_name(', '.join(never))}")
 
 
 def _line(layer: Layer, own: str) -> Text:
-    text = Text(own, style="bold")
+    text = Text(printable(own), style="bold")
     text.append(f"  {layer.type}", style="cyan")
     if layer.shape is not None:
-        text.append(f"  {_shape(layer.shape)}")
+        text.append(f"  {shape(layer.shape)}")
     if layer.parameters:
         text.append(f"  {layer.parameters:,} parameters", style="dim")
     if layer.calls > 1:

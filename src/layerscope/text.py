@@ -1,0 +1,34 @@
+"""Numbers, shapes and foreign names as text, for every view alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["number", "printable", "shape", "spaced"]
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for each character that could steer a terminal or break a line.
+
+    Names of tensors, layers and classes come from files.
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent where a person would write none."""
+    if not math.isfinite(value):
+        return str(value)
+    text = f"{value:.3g}"
+    return f"{value:.0f}" if "e" in text and 1e-3 <= abs(value) < 1e6 else text
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """48x55x55; `scalar` for no axis."""
+    return "x".join(map(str, sizes)) or "scalar"
+
+
+def spaced(sizes: Sequence[int]) -> str:
+    """48 x 55 x 55"""
+    return shape(sizes).replace("x", " x ")

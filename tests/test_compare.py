@@ -1,0 +1,105 @@
+"""`layerscope compare`: two checkpoints, or two networks on one photo."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import layerscope
+from layerscope.comparison import difference, stages_of
+from layerscope.errors import UsageError
+from layerscope.views import figure
+
+
+def test_two_checkpoints(run, checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    other = {key: value.clone() for key, value in state.items()}
+    other["0.weight"][1, 0, 2, 3] += 0.5
+    other["4.weight"] = torch.zeros(7, 3)
+    other["new"] = torch.ones(2)
+    del other["4.bias"]
+    torch.save(other, tmp_path / "b.pth")
+    pairs = {pair["name"]: pair for pair in run("compare", checkpoint, "b.pth", "--json").json["tensors"]}
+    assert pairs["0.weight"]["status"] == "changed"
+    assert pairs["0.weight"]["max_abs"] == pytest.approx(0.5)
+    assert pairs["0.weight"]["mean_abs"] == pytest.approx(0.5 / 600, rel=1e-5)
+    a, b = state["0.weight"].flatten().double(), other["0.weight"].flatten().double()
+    assert pairs["0.weight"]["cosine"] == pytest.approx(float(a @ b / a.norm() / b.norm()), rel=1e-9)
+    assert pairs["0.bias"]["status"] == "same" and pairs["0.bias"]["cosine"] == 1
+    assert (pairs["4.weight"]["status"], pairs["4.weight"]["shape_b"]) == ("shape", [7, 3])
+    assert (pairs["4.bias"]["status"], pairs["4.bias"]["shape_b"]) == ("only-a", None)
+    assert (pairs["new"]["status"], pairs["new"]["max_abs"]) == ("only-b", None)
+
+
+def test_the_table_is_sorted_by_change(run, checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    state["4.bias"] = state["4.bias"] + 3
+    state["2.bias"] = state["2.bias"] + 1
+    torch.save(state, tmp_path / "b.pth")
+    ran = run("compare", checkpoint, "b.pth", "--out", "out")
+    assert ran.code == 0
+    names = [line.split()[0] for line in ran.out.splitlines() if " changed " in line]
+    assert names == ["4.bias", "2.bias"]
+    assert "same" in ran.out.splitlines()[-1]
+    assert (tmp_path / "out" / "changes.png").exists()
+
+
+def test_two_networks_of_the_same_names(small, code, photo, run, tmp_path):
+    other = copy.deepcopy(small)
+    with torch.no_grad():
+        other.head.weight += 1
+    torch.save(small.state_dict(), tmp_path / "a.pth")
+    torch.save(other.state_dict(), tmp_path / "b.pth")
+    a, b = (f"{code}:small={tmp_path / name}" for name in ("a.pth", "b.pth"))
+    document = run("compare", a, b, "--image", photo, "--json").json
+    status = {pair["name"]: pair["status"] for pair in document["layers"]}
+    assert status["stem"] == status["block.relu:1"] == "same"
+    assert status["head"] == "changed"
+    assert document["stages"][0]["a"]["name"] == document["stages"][0]["b"]["name"]
+
+
+def test_two_architectures_side_by_side(run, photo, tmp_path):
+    ran = run(
+        "compare", "layerscope:alexnet", "torchvision:squeezenet1_1", "--image", photo, "--out", "out", "--record", "r"
+    )
+    assert ran.code == 0
+    assert "the same stage of both" in ran.out
+    record = layerscope.load(tmp_path / "r")
+    sizes = [(record[f"a:{a}"].maps[0].shape[1], record[f"b:{b}"].maps[0].shape[1]) for a, b in record.stages]
+    assert len(sizes) >= 3
+    assert all(0.5 < a / b < 2 for a, b in sizes)
+    data = figure.side_by_side(record)
+    drawn = Image.open(io.BytesIO(data))
+    assert (tmp_path / "out" / "stages.png").read_bytes() == data
+    assert drawn.height > 200 * len(sizes)
+
+
+def test_differences_at_the_edges():
+    one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
+    assert difference(zero, zero) == (0, 0, 1)
+    assert difference(one, zero) == (1, 1, 0)
+    assert difference(one, -one) == (2, 2, -1)
+    assert difference(zero[:0], zero[:0]) == (0, 0, 1)
+    assert all(np.isnan(value) for value in difference(np.array([1, np.nan]), np.array([1, 1])))
+
+
+def test_differences_of_more_than_one_block():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 1_500_000)).astype(np.float32)
+    high, mean, cosine = difference(a, b)
+    assert high == pytest.approx(np.abs(a.astype(float) - b).max())
+    assert mean == pytest.approx(np.abs(a.astype(float) - b).mean())
+    assert cosine == pytest.approx(
+        a.astype(float) @ b / np.linalg.norm(a.astype(float)) / np.linalg.norm(b.astype(float))
+    )
+
+
+def test_networks_need_an_image(small):
+    with pytest.raises(UsageError, match="image="):
+        layerscope.compare(small, small)
+    assert stages_of([], []) == []

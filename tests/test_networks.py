@@ -1,0 +1,200 @@
+"""Networks by name, from a checkpoint, from the user's code; preprocessing and labels."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models, transforms
+
+from layerscope.errors import NetworkError, UsageError
+from layerscope.networks.alexnet import AlexNet
+from layerscope.networks.build import build, preprocessing_for, unbuilt
+from layerscope.networks.identify import identify, signatures
+from layerscope.networks.open import open_network, transfer
+from layerscope.networks.preprocessing import HALF, IMAGENET, Preprocessing
+from layerscope.networks.signatures import shapes_of
+from tests.conftest import picture
+
+
+@pytest.fixture
+def alexnet(tmp_path):
+    """A file as the tutorial's training script saves it, with its class_indices.json."""
+    torch.manual_seed(0)
+    model = AlexNet(5)
+    torch.save(model.state_dict(), tmp_path / "AlexNet.pth")
+    names = {str(index): name for index, name in enumerate(["daisy", "dandelion", "roses", "sunflowers", "tulips"])}
+    (tmp_path / "class_indices.json").write_text(json.dumps(names, indent=4))
+    return tmp_path / "AlexNet.pth", model
+
+
+def test_the_tutorials_alexnet():
+    shapes = {key: tuple(tensor.shape) for key, tensor in AlexNet(5).state_dict().items()}
+    assert next(iter(shapes)) == "features.0.weight" and list(shapes)[-1] == "classifier.6.bias"
+    kernels = [shape[0] for key, shape in shapes.items() if key.startswith("features") and len(shape) == 4]
+    assert kernels == [48, 128, 192, 192, 128]
+    assert shapes["classifier.1.weight"] == (2048, 4608)
+    assert all(module.inplace for module in AlexNet().modules() if isinstance(module, torch.nn.ReLU))
+
+
+def test_a_tutorial_file_loads_without_and_with_a_name(alexnet):
+    path, model = alexnet
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        want = model.eval()(x)
+        for given in (str(path), f"layerscope:alexnet={path}"):
+            network = open_network(given)
+            assert torch.equal(network.model.eval()(x), want)
+            assert network.labels == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+            assert network.preprocessing == HALF
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet101"])
+def test_resnets_have_torchvisions_keys_and_load_with_other_classes(tmp_path, name):
+    state = {key: torch.zeros(tensor.shape) for key, tensor in unbuilt(f"layerscope:{name}", 5).state_dict().items()}
+    assert list(state) == list(unbuilt(f"torchvision:{name}").state_dict())
+    torch.save(state, tmp_path / "net.pth")
+    network = open_network(str(tmp_path / "net.pth"))
+    assert network.name == f"torchvision:{name}"
+    assert network.model.fc.out_features == 5
+    assert network.preprocessing == IMAGENET
+    assert network.labels is None
+
+
+def test_prefixes_nesting_and_files_of_before_2018(tmp_path):
+    state = models.resnet18(num_classes=3).state_dict()
+    old = OrderedDict((f"module.{k}", v) for k, v in state.items() if not k.endswith("num_batches_tracked"))
+    torch.save({"state_dict": old, "epoch": 3, "optimizer": {}}, tmp_path / "net.pth.tar")
+    network = open_network(str(tmp_path / "net.pth.tar"))
+    assert network.name == "torchvision:resnet18"
+    assert torch.equal(network.model.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
+
+
+def test_keys_that_do_not_match_are_named_and_counted(tmp_path):
+    state = models.resnet18(num_classes=3).state_dict()
+    state["layer1.0.convx.weight"] = state.pop("layer1.0.conv1.weight")
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(NetworkError) as error:
+        open_network(f"torchvision:resnet18={tmp_path / 'net.pth'}")
+    assert "1 of 122 keys are missing (layer1.0.conv1.weight; nearest: layer1.0.convx.weight)" in str(error.value)
+    assert "1 of 122 are not the network's (layer1.0.convx.weight)" in str(error.value)
+    assert "it looks like torchvision:resnet18" in str(error.value)
+    with pytest.raises(
+        NetworkError, match=r"those of no network that layerscope knows \(nearest: torchvision:resnet18"
+    ):
+        open_network(str(tmp_path / "net.pth"))
+
+
+def test_shapes_that_do_not_match_are_named(tmp_path):
+    state = models.resnet18(num_classes=3).state_dict()
+    state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(NetworkError, match=r"1 have another shape \(conv1.weight: \(64, 1, 7, 7\) in the file"):
+        open_network(f"torchvision:resnet18={tmp_path / 'net.pth'}")
+
+
+def test_a_checkpoint_of_an_unknown_network(tmp_path):
+    torch.save({"a.weight": torch.zeros(3, 3), "b.weight": torch.zeros(2)}, tmp_path / "net.pth")
+    with pytest.raises(NetworkError, match=r"its 2 tensors are those of no network"):
+        open_network(str(tmp_path / "net.pth"))
+
+
+def test_the_users_code(tmp_path, code, small):
+    network = open_network(f"{code}:small")
+    assert network.name == f"{code}:small"
+    torch.save(small.state_dict(), tmp_path / "small.pth")
+    loaded = open_network(f"{code}:small={tmp_path / 'small.pth'}")
+    assert torch.equal(loaded.model.stem.weight, small.stem.weight)
+    with pytest.raises(NetworkError, match="has no attribute 'smal'"):
+        open_network(f"{code}:smal")
+    with pytest.raises(NetworkError, match=r"not a torch.nn.Module"):
+        open_network("builtins:dict")
+    with pytest.raises(NetworkError, match="no such file"):
+        open_network("nowhere.py:small")
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(NetworkError, match="nearest: resnet34"):
+        open_network("torchvision:resnet3")
+    with pytest.raises(NetworkError, match="there are alexnet, resnet34, resnet101"):
+        open_network("layerscope:lenet")
+    with pytest.raises(UsageError, match="neither a file nor a network"):
+        open_network("resnet34")
+    assert "never trained" in open_network("torchvision:squeezenet1_1").notes[0]
+
+
+def test_preprocessing_equals_torchvisions(tmp_path):
+    image = Image.open(picture(tmp_path / "a.png", 301, 257)).convert("RGB")
+    normalise = transforms.Normalize(IMAGENET.mean, IMAGENET.std)
+    chain = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), normalise]
+    assert torch.allclose(IMAGENET(image), transforms.Compose(chain)(image), atol=1e-6)
+    half = transforms.Normalize((0.5,) * 3, (0.5,) * 3)
+    chain = [transforms.Resize((224, 224)), transforms.ToTensor(), half]
+    assert torch.allclose(HALF(image), transforms.Compose(chain)(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "inception_v3", "vit_b_16", "efficientnet_b4"])
+def test_preprocessing_follows_the_published_weights(tmp_path, name):
+    image = Image.open(picture(tmp_path / "a.png", 640, 420)).convert("RGB")
+    preset = next(iter(models.get_model_weights(name))).transforms()
+    ours, theirs = preprocessing_for(f"torchvision:{name}")(image), preset(image)
+    assert ours.shape == theirs.shape
+    # torchvision scales after resizing on tensors and rounds elsewhere: equal to a grey level
+    assert (ours - theirs).abs().max() < 2 / 255 / 0.22
+
+
+def test_preprocessing_can_be_set_and_is_printed(run, code, photo):
+    ran = run(
+        "features", f"{code}:small", photo, "--resize", 40, "--crop", "32x24", "--mean", "0,0,0", "--std", "1,1,1"
+    )
+    assert ran.code == 0
+    assert "preprocessing: resize 40 (bilinear); centre crop 32 x 24; mean 0, 0, 0; std 1, 1, 1" in ran.err
+    assert run("features", f"{code}:small", photo, "--mean", "a").code == 2
+    assert run("features", f"{code}:small", photo, "--size", "0").code == 2
+    assert run("features", f"{code}:small", photo, "--std", "0,1,1").code == 2
+    assert run("features", f"{code}:small", photo, "--mean", "0.5").code == 2
+
+
+def test_preprocessing_survives_json():
+    for one in (HALF, IMAGENET, Preprocessing(None, None, (0.5,), (0.2,))):
+        assert Preprocessing.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+@pytest.mark.parametrize("name", ["layerscope:alexnet", "torchvision:vgg16_bn", "torchvision:densenet121"])
+def test_the_index_agrees_with_what_is_installed(name):
+    assert signatures()[name] == shapes_of(unbuilt(name))
+
+
+def test_identify():
+    resnet = shapes_of(unbuilt("torchvision:resnet50", 12))
+    assert str(identify(resnet)) == "torchvision:resnet50, 12 classes, strict"
+    trunk = {key: shape for key, shape in resnet.items() if not key.startswith("fc.")}
+    assert str(identify(trunk)) == "torchvision:resnet50, 265 of 267 tensors"
+    vgg = {k[9:]: s for k, s in shapes_of(unbuilt("torchvision:vgg16_bn")).items() if k.startswith("features.")}
+    assert identify(vgg).part == "features"
+    assert identify({"nothing.weight": (3, 3)}) is None
+    assert identify({}) is None
+
+
+def test_transfer_copies_what_fits(tmp_path):
+    torch.manual_seed(0)
+    source, target = build("torchvision:resnet18", 3), build("torchvision:resnet18", 7)
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    copied, left = transfer(target, str(tmp_path / "a.pth"))
+    assert left == ["fc.weight", "fc.bias"]
+    assert copied == 100
+    assert torch.equal(target.conv1.weight, source.conv1.weight)
+    with pytest.raises(NetworkError, match="does not fit"):
+        transfer(AlexNet(3), str(tmp_path / "a.pth"))
+
+
+def test_a_gray_network_gets_a_gray_image(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten())
+    network = open_network(model)
+    tensor = network.preprocessing(Image.open(picture(tmp_path / "a.png", 300, 300)).convert("RGB"))
+    assert tensor.shape == (1, 224, 224)
+    assert np.isfinite(tensor.numpy()).all()
