@@ -25,7 +25,7 @@ from layerscope.record import Entry, Record
 from layerscope.views import png
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 SAMPLE = ("layer1.0.conv1", "layer2.0.conv1")
 

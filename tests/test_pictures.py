@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import layerscope
-from layerscope.fused import Columns
 from layerscope.maps import Maps, colormap, columns_for, levels, mosaic
 from layerscope.record import Entry, Picture, Record
 from layerscope.sites import Site
+from layerscope.stats import Columns
 from layerscope.tensors import kernel_maps
 from layerscope.views import png
 from layerscope.views.sheet import HATCH_A, HATCH_B, STEPS, Sheet
@@ -133,14 +133,14 @@ def test_viridis_is_matplotlibs():
 def test_how_kernels_are_shown(shape, tiles, note):
     from layerscope.tensors import layout_of
 
-    maps, said = kernel_maps(np.random.default_rng(0).normal(size=shape), layout_of("a.weight", shape))
+    maps, said = kernel_maps(np.random.default_rng(0).normal(size=shape), "float64", layout_of("a.weight", shape))
     assert maps.shape == tiles
     assert note in said
 
 
 def test_vectors_and_empty_tensors_have_no_kernel_picture():
-    assert kernel_maps(np.zeros(4), "C")[0] is None
-    assert kernel_maps(np.zeros((0, 3, 3, 3)), "OIHW")[0] is None
+    assert kernel_maps(np.zeros(4), "float64", "C")[0] is None
+    assert kernel_maps(np.zeros((0, 3, 3, 3)), "float64", "OIHW")[0] is None
 
 
 def test_weights_writes_a_histogram_and_a_kernel_picture_a_tensor(run, checkpoint, tmp_path):

@@ -184,7 +184,7 @@ def weights(
     from layerscope.views.sheet import save as write
 
     with terminal.bar("reading") as progress:
-        record = look(checkpoint, match, bins, progress)
+        record = look(checkpoint, match, bins, maps=bool(out or save), progress=progress)
     if csv:
         write(documents.table(record).encode(), csv)
     _deliver(record, as_json, save, out)

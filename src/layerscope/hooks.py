@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layerscope.sites import Site, choose
 
-__all__ = ["capture", "everything", "layers_of", "looking", "tap", "tensors_in"]
+__all__ = ["capture", "everything", "looking", "tap", "tappable", "tensors_in"]
 
 Emit = Callable[[Site, nn.Module, Tensor], None]
 
@@ -36,7 +36,7 @@ def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
     return found or [(type(model).__name__, model, True)]
 
 
-def layers_of(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
+def tappable(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
     """What can be looked at: everything but the insides of modules that compute the whole layer themselves."""
     table = everything(model)
     closed = tuple(f"{path}." for path, module, _ in table if isinstance(module, _OPAQUE))
@@ -123,6 +123,6 @@ def capture(model: nn.Module, layers: str | Sequence[str] = "*") -> Iterator[dic
     def keep(site: Site, _module: nn.Module, tensor: Tensor) -> None:
         seen[site.key] = tensor.detach().clone()
 
-    table = [(path, type(module).__name__, leaf) for path, module, leaf in layers_of(model)]
+    table = [(path, type(module).__name__, leaf) for path, module, leaf in tappable(model)]
     with tap(model, keep, choose(patterns, table)):
         yield seen

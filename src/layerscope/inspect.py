@@ -10,12 +10,13 @@ import numpy as np
 
 from layerscope._version import __version__
 from layerscope.checkpoints import Checkpoint, TensorSpec, open_checkpoint
-from layerscope.dtypes import decode, is_float
+from layerscope.dtypes import is_float
 from layerscope.errors import ForwardError, ImageError, UsageError
 from layerscope.findings import Doctor
-from layerscope.fused import distribution, merge, total
+from layerscope.networks.identify import identify
 from layerscope.record import Entry, Histogram, Picture, Prediction, Record
 from layerscope.sites import Site, choose
+from layerscope.stats import distribution
 from layerscope.tensors import kernel_maps, layout_of, role_of
 
 if TYPE_CHECKING:
@@ -37,12 +38,17 @@ def quiet(_done: int, _of: int, _what: str) -> None:
 
 
 def weights(
-    path: str | os.PathLike[str], match: str | Sequence[str] = (), bins: int = 50, progress: Progress = quiet
+    path: str | os.PathLike[str],
+    match: str | Sequence[str] = (),
+    bins: int = 50,
+    maps: bool = True,
+    progress: Progress = quiet,
 ) -> Record:
     """Statistics, histogram and kernel picture of every tensor of a checkpoint; torch is not imported.
 
     `match`: globs over the names of the tensors; all of them if empty. Statistics are over the finite values; the
-    standard deviation has ddof 1; counts and edges equal `numpy.histogram(values, bins)`.
+    standard deviation has ddof 1; counts and edges equal `numpy.histogram(values, bins)`. `maps`: whether kernels are
+    to be pictured.
     Raises CheckpointError for a file that cannot be read, NoMatch for a glob that selects nothing.
     """
     if bins < 1:
@@ -54,13 +60,15 @@ def weights(
         record.notes = list(checkpoint.warnings)
         record.provenance = {"layerscope": __version__, "format": checkpoint.format, **checkpoint.extra}
         specs = _chosen(checkpoint, patterns, record)
+        architecture = identify({spec.name: spec.shape for spec in checkpoint.specs if spec.role == "weight"})
+        record.provenance["architecture"] = str(architecture) if architecture else None
         whole, done = sum(spec.nbytes for spec in specs), 0
         for spec in specs:
             progress(done, whole, spec.name)
             bits = checkpoint.read(spec)
-            entry = _tensor(spec, bits, bins)
+            entry = _tensor(spec, bits, bins, maps)
             record.add(entry)
-            doctor.see(entry, bits if spec.dtype == "bool" else decode(bits, spec.dtype))
+            doctor.see(entry, bits)
             done += spec.nbytes
         progress(whole, whole, "")
     record.findings = doctor.finish()
@@ -77,7 +85,7 @@ def _chosen(checkpoint: Checkpoint, patterns: list[str], record: Record) -> list
     return [spec for spec in specs if spec.name in names]
 
 
-def _tensor(spec: TensorSpec, bits: Any, bins: int) -> Entry:
+def _tensor(spec: TensorSpec, bits: Any, bins: int, maps: bool) -> Entry:
     layout, role = layout_of(spec.name, spec.shape), role_of(spec.name, spec.shape)
     entry = Entry(Site(spec.name, 0, layout), role, spec.shape, spec.dtype)
     notes = [f"shares its memory with {spec.tied}"] if spec.tied else []
@@ -85,12 +93,12 @@ def _tensor(spec: TensorSpec, bits: Any, bins: int) -> Entry:
         entry.note = f"{int(bits)} batches"
         return entry
     found = distribution(bits, spec.dtype, bins, spec.shape[0] if len(spec.shape) > 1 else None)
-    entry.total, entry.columns = found.whole, found.rows
+    entry.whole, entry.columns = found.whole, found.rows
     if found.counts is not None and found.edges is not None:
         entry.histogram = Histogram(np.asarray(found.edges, np.float64), found.counts)
-    if is_float(spec.dtype):
-        maps, note = kernel_maps(decode(bits, spec.dtype), layout)
-        entry.maps = [maps] if maps else []
+    if maps and is_float(spec.dtype):
+        picture, note = kernel_maps(bits, spec.dtype, layout)
+        entry.maps = [picture] if picture else []
         notes += [note] if note else []
     entry.note = "; ".join(notes)
     return entry
@@ -140,38 +148,6 @@ def run(network: Network, batch: Tensor) -> Any:
         ) from error
 
 
-class _Collector:
-    """Turns outputs into entries of a record while the network runs; keeps no tensor."""
-
-    def __init__(self, record: Record, maps: bool) -> None:
-        # Not at the top of the file: this is where torch begins.
-        from layerscope.reduce import Layouts
-
-        self.record, self.maps, self.layouts = record, maps, Layouts()
-
-    def keep(self, site: Site, module: nn.Module, tensor: Tensor) -> None:
-        """What `tap` calls."""
-        from layerscope.reduce import planes, reduce, tiles
-
-        shape = tuple(tensor.shape)
-        if not shape or 0 in shape:
-            return
-        layout = self.layouts.of(module, shape)
-        values = planes(tensor, layout)  # (B, C, N)
-        columns = reduce(values)  # each (B, C)
-        entry = Entry(Site(site.path, site.call, layout), type(module).__name__, shape, str(tensor.dtype)[6:])
-        entry.columns = total(columns, axis=0)
-        if self.maps:
-            entry.maps = [tiles(values, columns, layout, shape, image) for image in range(len(values))]
-        known = self.record.entries.get(entry.key)
-        if known and known.columns:
-            entry.columns = merge(known.columns, entry.columns)
-            entry.maps = known.maps + entry.maps
-            entry.shape = (known.shape[0] + shape[0], *shape[1:])
-        entry.total = total(entry.columns.take(None), axis=1)  # of one element
-        self.record.entries[entry.key] = entry
-
-
 def features(
     model: nn.Module | Network | str,
     images: Any,
@@ -188,11 +164,12 @@ def features(
     """
     import torch
 
-    from layerscope.hooks import layers_of, looking, tap
+    from layerscope.hooks import looking, tap, tappable
     from layerscope.networks.open import Network, open_network
+    from layerscope.reduce import Collector
 
     network = model if isinstance(model, Network) else open_network(model)
-    table = [(path, type(module).__name__, leaf) for path, module, leaf in layers_of(network.model)]
+    table = [(path, type(module).__name__, leaf) for path, module, leaf in tappable(network.model)]
     patterns = [layers] if isinstance(layers, str) else list(layers)
     chosen = choose(patterns, table) if patterns else [path for path, _, leaf in table if leaf]
     batch, pictures = batch_of(network, images)
@@ -202,7 +179,7 @@ def features(
         "torch": torch.__version__,
         "preprocessing": str(network.preprocessing),
     }
-    collector = _Collector(record, maps)
+    collector = Collector(None if maps else 0)
     with looking(network.model):
         for start in range(0, len(batch), BATCH):
             progress(start, len(batch), network.name)
@@ -210,6 +187,8 @@ def features(
                 output = run(network, batch[start : start + BATCH])
             record.predictions += _top(output, network.labels)
         progress(len(batch), len(batch), "")
+    for entry in collector.entries():
+        record.add(entry)
     ran = {entry.site.path.partition("[")[0] for entry in record}
     record.never = [path for path in chosen if path not in ran]
     return record

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import LayerscopeError, RecordError, nearest, writing
-from layerscope.fused import Columns
 from layerscope.maps import Maps
 from layerscope.sites import Site
+from layerscope.stats import Columns, total
 
 __all__ = [
     "SCHEMA",
@@ -56,8 +56,9 @@ class Entry:
     """One output of a layer, or one tensor of a checkpoint.
 
     `shape` is that of the whole tensor, batch first for outputs. `columns` has one element a channel, over all images;
-    `total` one element for the whole; both None where there is no distribution (a counter, a quantised block).
-    `maps` has one element an image; a kernel tensor has at most one. `side` is "a" or "b" in a comparison.
+    None where there are no channels (a vector) or there is no distribution (a counter, a quantised block). `whole` is
+    given where it is known without the columns. `maps` has one element an image; a kernel tensor has at most one.
+    `side` is "a" or "b" in a comparison.
     """
 
     site: Site
@@ -65,7 +66,7 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     columns: Columns | None = None
-    total: Columns | None = None
+    whole: Columns | None = None
     histogram: Histogram | None = None
     maps: list[Maps] = field(default_factory=list)
     side: str = ""
@@ -75,6 +76,14 @@ class Entry:
     def key(self) -> str:
         """The site's key; in a comparison with the side in front: `a:layer1.0.conv1`."""
         return f"{self.side}:{self.site.key}" if self.side else self.site.key
+
+    @property
+    def total(self) -> Columns | None:
+        """Statistics of the whole tensor, of one element; None where there is no distribution."""
+        if self.whole is None and self.columns is not None:
+            # Only now: most layers of a network are never looked at as a whole.
+            self.whole = total(self.columns.take(None), axis=1)
+        return self.whole
 
     @property
     def dead(self) -> list[int]:
@@ -327,7 +336,7 @@ def _unpack(body: dict[str, Any], handle: Any) -> Record:
             shape=tuple(packed["shape"]),
             dtype=packed["dtype"],
             columns=columns(packed["columns"]),
-            total=columns(packed["total"]),
+            whole=columns(packed["total"]),
             histogram=histogram,
             maps=[maps(one) for one in packed["maps"]],
             side=packed["side"],

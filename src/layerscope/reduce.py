@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from layerscope.fused import Columns, activations, quantize
 from layerscope.maps import Maps
+from layerscope.record import Entry
+from layerscope.sites import Site
+from layerscope.stats import Columns, activations, quantize, total
 
-__all__ = ["MAX_SIDE", "Layouts", "planes", "reduce", "tiles"]
+__all__ = ["MAX_SIDE", "Collector", "Layouts", "planes", "tiles"]
 
 #: Maps larger than this are reduced by whole factors: no screen shows 64 channels of 800 x 800 at once.
 MAX_SIDE = 256
@@ -56,30 +62,92 @@ class Layouts:
         return layout
 
 
-def planes(tensor: Tensor, layout: str) -> NDArray[np.float32]:
-    """float32 (B, C, N) of an output, whatever its type and memory format; shares its memory where that is possible."""
+def planes(tensor: Tensor, layout: str) -> tuple[NDArray[np.float32], bool]:
+    """An output of any type as float32: (B, C, N) and False, or (B, N, C) and True where that is how it lies in memory.
+
+    Shares the tensor's memory where that is possible.
+    """
     tensor = tensor.detach()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.is_complex():
         tensor = tensor.abs()
-    tensor = tensor.to("cpu", torch.float32)
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        tensor = tensor.to("cpu", torch.float32)
     if "C" not in layout:
-        return tensor.reshape(tensor.shape[0] if tensor.dim() else 1, 1, -1).contiguous().numpy()
-    tensor = tensor.movedim(layout.index("C"), 1)
-    return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous().numpy()  # (B, C, N)
+        return tensor.reshape(tensor.shape[0] if layout else 1, 1, -1).contiguous().numpy(), False
+    axis = layout.index("C")
+    last = tensor.movedim(axis, -1)  # (B, ..., C)
+    if tensor.dim() > 2 and (axis == tensor.dim() - 1 or not tensor.is_contiguous()) and last.is_contiguous():
+        return last.reshape(last.shape[0], -1, last.shape[-1]).numpy(), True
+    tensor = tensor if axis == 1 else tensor.movedim(axis, 1)
+    return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous().numpy(), False  # (B, C, N)
 
 
-def reduce(values: NDArray[np.float32]) -> Columns:
-    """(B, C, N) -> statistics, each field (B, C)"""
-    return activations(values)
+class _Output(NamedTuple):
+    """One call of a layer in one pass, reduced."""
+
+    site: Site
+    type: str
+    shape: tuple[int, ...]
+    dtype: str
+    columns: Columns  # (B, C)
+    maps: list[Maps]
+
+
+class Collector:
+    """Reduces outputs inside the hooks that hand them on, and keeps no tensor; `entries` when all passes are over.
+
+    `maps`: of how many images of each pass maps are made; of all if None.
+    """
+
+    def __init__(self, maps: int | None = None) -> None:
+        self.maps = maps
+        self._layouts = Layouts()
+        self._found: dict[str, list[_Output]] = {}
+
+    def keep(self, site: Site, module: nn.Module, tensor: Tensor) -> None:
+        """What `tap` calls."""
+        shape = tuple(tensor.shape)
+        if not shape or 0 in shape:
+            return
+        layout = self._layouts.of(module, shape)
+        values, last = planes(tensor, layout)
+        columns = activations(values, last)  # (B, C)
+        images = len(values) if self.maps is None else min(self.maps, len(values))
+        maps = [tiles(values[i], last, columns, layout, shape, i) for i in range(images)]
+        site = Site(site.path, site.call, layout)
+        output = _Output(site, type(module).__name__, shape, str(tensor.dtype)[6:], columns, maps)
+        self._found.setdefault(site.key, []).append(output)
+
+    def entries(self) -> Iterator[Entry]:
+        """One entry a layer and call, over the images of all passes, in the order of their first run."""
+        for outputs in self._found.values():
+            first = outputs[0]
+            images = sum(output.shape[0] for output in outputs)
+            yield Entry(
+                first.site,
+                first.type,
+                (images, *first.shape[1:]),
+                first.dtype,
+                _over_images(outputs),
+                maps=[maps for output in outputs for maps in output.maps],
+            )
+
+
+def _over_images(outputs: list[_Output]) -> Columns:
+    """Statistics of each channel over all images: (C,)"""
+    if len(outputs) == 1 and len(outputs[0].columns.count) == 1:
+        return outputs[0].columns.take(0)
+    joined = Columns(*(np.concatenate(fields) for fields in zip(*(o.columns for o in outputs), strict=True)))  # (B, C)
+    return total(joined, axis=0)
 
 
 def _grid(layout: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(skip, height, width): how the N values of a channel lie in a picture, after `skip` tokens that have no place."""
     sizes = [size for letter, size in zip(layout, shape, strict=True) if letter not in "NC"]
     if len(sizes) >= 2:
-        return 0, int(np.prod(sizes[:-1])), sizes[-1]
+        return 0, math.prod(sizes[:-1]), sizes[-1]
     length = sizes[0] if sizes else 1
     for skip in (0, 1):  # patches of a square image, with or without a class token in front
         side = round((length - skip) ** 0.5)
@@ -88,17 +156,20 @@ def _grid(layout: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return 0, 1, length
 
 
-def tiles(values: NDArray[np.float32], columns: Columns, layout: str, shape: tuple[int, ...], image: int) -> Maps:
-    """The maps of one image out of `values` (B, C, N), coded over each channel's own range."""
-    skip, height, width = _grid(layout, shape) if layout else (0, 1, values.shape[2])
-    plane = values[image][:, skip:]  # (C, N)
+def tiles(
+    values: NDArray[np.float32], last: bool, columns: Columns, layout: str, shape: tuple[int, ...], image: int
+) -> Maps:
+    """The maps of one image, `values` (C, N) or (N, C) if `last`, coded over each channel's own range."""
+    plane = values.T if last else values  # (C, N)
+    skip, height, width = _grid(layout, shape) if layout else (0, 1, plane.shape[1])
+    plane = plane[:, skip:] if skip else plane
     low, high = columns.min[image], columns.max[image]
     factor = max(1, -(-max(height, width) // MAX_SIDE))
     if factor > 1:
         plane, height, width = _shrink(plane.reshape(-1, height, width), factor)
-    codes = quantize(np.ascontiguousarray(plane), low, high)
-    shape3 = (len(codes), height, width)
-    return Maps(low.astype(np.float32), high.astype(np.float32), shape3, codes.reshape(shape3), factor)
+    codes = quantize(plane, low, high)
+    sizes = (len(codes), height, width)
+    return Maps(low.astype(np.float32), high.astype(np.float32), sizes, codes.reshape(sizes), factor)
 
 
 def _shrink(plane: NDArray[np.float32], factor: int) -> tuple[NDArray[np.float32], int, int]:

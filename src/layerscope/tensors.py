@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.fused import quantize
+from layerscope.dtypes import decode
 from layerscope.maps import Maps
+from layerscope.stats import quantize
 
 __all__ = ["MAX_TILES", "kernel_maps", "layout_of", "role_of"]
 
@@ -55,44 +56,52 @@ def _span(planes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.
     return np.where(none, np.nan, low).astype(np.float64), np.where(none, np.nan, high).astype(np.float64)
 
 
-def _matrix(values: NDArray[np.float32]) -> tuple[Maps, str]:
+def _matrix(bits: NDArray, dtype: str) -> tuple[Maps, str]:
     """(O, I) as one picture, rows are output channels."""
-    factor = max(1, -(-max(values.shape) // MAX_MATRIX))
-    if factor > 1:
-        # Every factor-th value, not a mean: the mean of weights of either sign is gray everywhere.
-        values = values[::factor, ::factor]
-    low, high = _span(values[None])
+    factor = max(1, -(-max(bits.shape) // MAX_MATRIX))
+    # Every factor-th value, not a mean: the mean of weights of either sign is gray everywhere.
+    values = _floats(np.ascontiguousarray(bits[::factor, ::factor]), dtype)[None]
+    low, high = _span(values)
     note = f"every {factor}th row and column of the matrix" if factor > 1 else "as a matrix"
-    return _coded(values[None], low, high, factor), f"{note}, rows are output channels"
+    return _coded(values, low, high, factor), f"{note}, rows are output channels"
 
 
-def kernel_maps(values: NDArray, layout: str) -> tuple[Maps | None, str]:
+def _floats(bits: NDArray, dtype: str) -> NDArray[np.float32]:
+    return np.asarray(decode(bits, dtype), np.float32)
+
+
+def _means(bits: NDArray, dtype: str) -> NDArray[np.float32]:
+    """(O, I, h, w) -> means over the input channels (O, h, w), a few kernels at a time."""
+    step = max(1, (1 << 22) // max(bits[0].size, 1))
+    parts = [_floats(bits[at : at + step], dtype).mean(axis=1, dtype=np.float32) for at in range(0, len(bits), step)]
+    return np.concatenate(parts)
+
+
+def kernel_maps(bits: NDArray, dtype: str, layout: str) -> tuple[Maps | None, str]:
     """The picture of a kernel tensor, and in words what is shown.
 
     Three input channels are shown as one RGB tile a kernel: planes (O*3, h, w), with one range for the three. Other
     kernels are one tile an input channel while there are at most MAX_TILES, else their mean over the input channels.
     1 x 1 kernels and linear weights are one matrix. None for what is no kernel or has no element.
     """
-    if len(layout) < 2 or not values.size:
+    if len(layout) < 2 or not bits.size:
         return None, ""
-    values = np.asarray(values, np.float32)
-    if layout == "OI" or (layout == "OIHW" and values.shape[2:] == (1, 1)):
-        return _matrix(values.reshape(values.shape[:2]))
+    if layout == "OI" or (layout == "OIHW" and bits.shape[2:] == (1, 1)):
+        return _matrix(bits.reshape(bits.shape[:2]), dtype)
     if layout == "OIL":
-        low, high = _span(values)
-        return _coded(values, low, high), "one tile a kernel, rows are input channels"
+        values = _floats(bits, dtype)
+        return _coded(values, *_span(values)), "one tile a kernel, rows are input channels"
     if layout == "OIDHW":
-        values = values.reshape(*values.shape[:2], -1, values.shape[4])  # depth slices below each other
-    outputs, inputs, height, width = values.shape
+        bits = bits.reshape(*bits.shape[:2], -1, bits.shape[4])  # depth slices below each other
+    outputs, inputs, height, width = bits.shape
     if inputs == 3 and layout == "OIHW":
+        values = _floats(bits, dtype)
         low, high = _span(values.reshape(outputs, -1, 1))
         return _coded(values.reshape(-1, height, width), low.repeat(3), high.repeat(3)), "one RGB tile a kernel"
     if inputs == 1:
-        tiles, note = values[:, 0], "one tile a kernel"
+        tiles, note = _floats(bits[:, 0], dtype), "one tile a kernel"
     elif outputs * inputs <= MAX_TILES:
-        tiles, note = values.reshape(-1, height, width), "one row a kernel, one tile an input channel"
+        tiles, note = _floats(bits, dtype).reshape(-1, height, width), "one row a kernel, one tile an input channel"
     else:
-        tiles = values.mean(axis=1, dtype=np.float32)
-        note = f"one tile a kernel, the mean over its {inputs} input channels"
-    low, high = _span(tiles)
-    return _coded(tiles, low, high), note
+        tiles, note = _means(bits, dtype), f"one tile a kernel, the mean over its {inputs} input channels"
+    return _coded(tiles, *_span(tiles)), note

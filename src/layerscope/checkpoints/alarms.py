@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerscope.checkpoints.guard import show
-from layerscope.checkpoints.nodes import Dictionary, Global, Node
+from layerscope.checkpoints.nodes import Dictionary, Global, Node, Opaque
 
 __all__ = ["Alarms"]
 
@@ -25,7 +25,14 @@ _ACTIVE = frozenset(
 )
 #: makers of instances that call only a class that is named in their arguments
 _INSTANCES = frozenset(("copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__"))
-_HARMLESS = frozenset(("types.SimpleNamespace", "functools.partial"))
+_HARMLESS = frozenset(
+    (
+        *("types.SimpleNamespace", "functools.partial", "operator.itemgetter", "operator.attrgetter", "re._compile"),
+        *(f"numpy.random._pickle.__{kind}_ctor" for kind in ("randomstate", "generator", "bit_generator")),
+        # A lookup, by which functions of torch are pickled; what it finds is no `Global`, so that a call of it is told.
+        "builtins.getattr",
+    )
+)
 
 
 class Alarms:
@@ -39,9 +46,7 @@ class Alarms:
     def seen(self, found: Global) -> None:
         """Note a global."""
         if len(self.globals) < MAX_GLOBALS:
-            self.globals.add(
-                str(found) if len(found.module) + len(found.name) < 200 else show(str(found), 200)
-            )
+            self.globals.add(str(found) if len(found.module) + len(found.name) < 200 else show(str(found), 200))
 
     def called(self, function: Any, arguments: Any) -> None:
         """Note a call, unless it only makes an instance of a class."""
@@ -56,8 +61,8 @@ class Alarms:
     def hook(self, target: Node, names: tuple[str, ...], arguments: list[Any]) -> None:
         """Note a call of an attribute that the pickle gave to an object; unpicklers look these up."""
         for name in names:
-            function = target.attribute(name)
-            if function is not None:
+            if name in target.hooks:
+                function = target.hooks[name]
                 self._add("call", f"{self.text(function)}{self._parenthesised(tuple(arguments))}")
 
     def changes(self, target: Any, items: list[Any]) -> None:
@@ -95,13 +100,13 @@ class Alarms:
             return show(value, 40)
         if depth == 0:
             return "..."
+        if isinstance(value, Opaque):
+            return Alarms.text(value.value, depth - 1)
         if isinstance(value, Node):
             inner = Alarms.text(value.arguments, depth - 1)
             return f"{Alarms.text(value.maker, depth - 1)}{inner if inner.startswith('(') else f'({inner})'}"
         if isinstance(value, (tuple, list)):
-            inner = ", ".join(Alarms.text(item, depth - 1) for item in value[:3]) + (
-                ", ..." if len(value) > 3 else ""
-            )
+            inner = ", ".join(Alarms.text(item, depth - 1) for item in value[:3]) + (", ..." if len(value) > 3 else "")
             return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
         if isinstance(value, Dictionary):
             pairs = [f"{Alarms.text(k, 1)}: {Alarms.text(v, depth - 1)}" for k, v in list(value.items())[:3]]
@@ -115,4 +120,5 @@ def _makes_instance(function: Global) -> bool:
         return True
     if function.module.split(".")[0].lstrip("_") in _ACTIVE or function.module.split(".")[0] in _ACTIVE:
         return False
-    return function.name.rsplit(".", 1)[-1].lstrip("_")[:1].isupper()
+    last = function.name.rsplit(".", 1)[-1]
+    return last.startswith("__pyx_unpickle_") or last.lstrip("_")[:1].isupper()

@@ -46,15 +46,20 @@ class Archive:
                 raise Damage(f"the archive holds {show(entry.name)} twice")
             self.entries[entry.name] = entry
 
-    def region(self, name: str) -> memoryview | None:
-        """The bytes of a stored entry where they lie, None if the entry is compressed."""
+    def packed(self, name: str) -> memoryview:
+        """The bytes of an entry as they lie in the archive, packed or not."""
         entry = self.entries[name]
-        return None if entry.method == DEFLATED else self._packed(entry)
+        start = entry.header + _LOCAL.size
+        if start <= len(self.data):
+            signature, *_, name_bytes, extra_bytes = _LOCAL.unpack_from(self.data, entry.header)
+            start += name_bytes + extra_bytes
+            if signature == MAGIC and start + entry.packed <= len(self.data):
+                return self.data[start : start + entry.packed]
+        raise Damage(f"{show(name)} ({entry.packed} bytes) lies outside of the archive")
 
     def read(self, name: str, spare: int = 64 * MIB) -> bytes | memoryview:
         """The bytes of an entry. A compressed one may unpack to at most `spare` + 64 times the archive."""
-        entry = self.entries[name]
-        packed = self._packed(entry)
+        entry, packed = self.entries[name], self.packed(name)
         if entry.method == STORED:
             return packed
         limit = spare + 64 * len(self.data)
@@ -64,15 +69,6 @@ class Archive:
                 "this is how a zip bomb looks; repack the file without compression if you trust it",
             )
         return _inflate(packed, entry)
-
-    def _packed(self, entry: Entry) -> memoryview:
-        if entry.header + _LOCAL.size > len(self.data):
-            raise Damage(f"{show(entry.name)} lies outside of the archive")
-        signature, *_, name_bytes, extra_bytes = _LOCAL.unpack_from(self.data, entry.header)
-        start = entry.header + _LOCAL.size + name_bytes + extra_bytes
-        if signature != MAGIC or start + entry.packed > len(self.data):
-            raise Damage(f"{show(entry.name)} ({entry.packed} bytes) lies outside of the archive")
-        return self.data[start : start + entry.packed]
 
 
 def names_in(head: bytes, path: Path) -> list[str]:
@@ -85,11 +81,12 @@ def names_in(head: bytes, path: Path) -> list[str]:
 
 def _inflate(packed: memoryview, entry: Entry) -> bytes:
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = stream.decompress(packed, entry.size + 1)
+    try:
+        data = stream.decompress(packed, entry.size + 1)
+    except zlib.error as error:
+        raise Damage(f"{show(entry.name)} cannot be unpacked ({show(error)})") from error
     if len(data) != entry.size:
-        raise Damage(
-            f"{show(entry.name)} unpacks to {len(data)} bytes or more, not to the {entry.size} it says"
-        )
+        raise Damage(f"{show(entry.name)} unpacks to {len(data)} bytes or more, not to the {entry.size} it says")
     return data
 
 
@@ -114,15 +111,11 @@ def _directory(data: memoryview) -> Iterator[Entry]:
 
 def _check(name: str, flags: int, method: int, packed: int, size: int) -> None:
     if ".." in name.replace("\\", "/").split("/") or name.startswith(("/", "\\")):
-        raise Damage(
-            f"the archive's entry {show(name)} points outside of it", "do not unpack this file anywhere"
-        )
+        raise Damage(f"the archive's entry {show(name)} points outside of it", "do not unpack this file anywhere")
     if flags & 1:
         raise Damage(f"the archive's entry {show(name)} is encrypted", "decrypt the file first")
     if method not in (STORED, DEFLATED):
-        raise Damage(
-            f"the archive's entry {show(name)} uses compression {method}", "repack it without compression"
-        )
+        raise Damage(f"the archive's entry {show(name)} uses compression {method}", "repack it without compression")
     if method == STORED and packed != size:
         raise Damage(f"the archive's entry {show(name)} is stored, yet has {packed} bytes and says {size}")
 
@@ -133,9 +126,7 @@ def _find_directory(data: memoryview) -> tuple[int, int, int]:
     tail = bytes(data[tail_start:])
     at = tail.rfind(_END)
     if at < 0 or at + 22 > len(tail):
-        raise Damage(
-            f"is truncated: it has {len(data)} bytes, and the directory at a zip archive's end is missing"
-        )
+        raise Damage(f"is truncated: it has {len(data)} bytes, and the directory at a zip archive's end is missing")
     count, size, start = struct.unpack_from("<HLL", tail, at + 10)
     locator = tail_start + at - 20
     if locator >= 0 and data[locator : locator + 4] == _END64_LOCATOR:
@@ -144,9 +135,7 @@ def _find_directory(data: memoryview) -> tuple[int, int, int]:
             raise Damage("the archive's 64-bit directory is not where it says")
         count, size, start = struct.unpack_from("<QQQ", data, record + 32)
     if start + size > len(data) or count > size // _CENTRAL.size:
-        raise Damage(
-            f"is truncated or damaged: it has {len(data)} bytes, its directory says {start + size} or more"
-        )
+        raise Damage(f"is truncated or damaged: it has {len(data)} bytes, its directory says {start + size} or more")
     return count, start, start + size
 
 
@@ -158,7 +147,8 @@ def _zip64(extra: bytes, *values: int) -> tuple[int, ...]:
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
         if kind == 1:
-            wide = iter(struct.iter_unpack("<Q", extra[at + 4 : at + 4 + length // 8 * 8]))
+            field = extra[at + 4 : at + 4 + length]  # may end early in a damaged archive
+            wide = struct.iter_unpack("<Q", field[: len(field) // 8 * 8])
             return tuple(next(wide, (value,))[0] if value == 0xFFFFFFFF else value for value in values)
         at += 4 + length
     return values

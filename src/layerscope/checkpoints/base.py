@@ -69,9 +69,7 @@ class Checkpoint:
         """
         with guarded(self.path):
             if spec.unreadable:
-                raise Damage(
-                    f"{show(spec.name)} has no readable elements: {spec.unreadable}", "skip this tensor"
-                )
+                raise Damage(f"{show(spec.name)} has no readable elements: {spec.unreadable}", "skip this tensor")
             if spec.name not in self.loaders:
                 state = "is closed" if self.specs and not self.loaders else f"has no tensor {show(spec.name)}"
                 raise Damage(f"the checkpoint {state}", "open it again and take a spec from it")

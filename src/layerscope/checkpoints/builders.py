@@ -10,7 +10,7 @@ import numpy as np
 from layerscope.checkpoints.guard import Damage, show
 from layerscope.checkpoints.layout import Layout, contiguous, shape_of
 from layerscope.checkpoints.nodes import Dictionary, Global, Node, Stateful
-from layerscope.checkpoints.pickles import COST_CONTAINER, COST_ITEM, Arguments, Builder, Machine
+from layerscope.checkpoints.pickles import COST_ITEM, Arguments, Builder, Machine
 from layerscope.dtypes import STORAGE
 
 __all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_type"]
@@ -88,9 +88,7 @@ class Kind(Stateful):
     @property
     def name(self) -> str:
         """The element type in `layerscope.dtypes`, "" if it has none (objects, strings, big-endian)."""
-        known = {
-            np.dtype(code).str: name for name, code in reversed(STORAGE.items()) if name not in _BITS_ONLY
-        }
+        known = {np.dtype(code).str: name for name, code in reversed(STORAGE.items()) if name not in _BITS_ONLY}
         code = self.code if self.code[:1] in "<>|=" else f"<{self.code}"
         return known.get(code.replace("=", "<"), known.get("|" + code[1:], ""))
 
@@ -143,6 +141,10 @@ def is_plain(name: str) -> bool:
     return module == "torch" and (last in _dtype_names() or last.startswith(_SCHEMES))
 
 
+def _dotted(value: object) -> str:
+    return str(value) if isinstance(value, Global) else ""  # str() of a nested tuple may never end
+
+
 def _dtype_names() -> set[str]:
     small = {f"{sign}int{bits}" for sign in ("u", "") for bits in range(1, 8)}
     bits = {"bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "quint4x2", "quint2x4", "float4_e2m1fn_x2"}
@@ -190,7 +192,7 @@ def _rebuild_meta(m: Machine, arguments: Arguments) -> Tensor:
 def _rebuild_wrapper(m: Machine, arguments: Arguments) -> Tensor:
     shape = shape_of(arguments[2])
     layout = Layout(element_type(arguments[1]), shape, contiguous(shape))
-    return Tensor(layout, None, f"it is a {show(arguments[0])}, which only its own code can unwrap")
+    return Tensor(layout, None, f"it is a {show(_dotted(arguments[0]))}, which only its own code can unwrap")
 
 
 def _rebuild_nested(m: Machine, arguments: Arguments) -> Tensor:
@@ -200,7 +202,10 @@ def _rebuild_nested(m: Machine, arguments: Arguments) -> Tensor:
 
 def _rebuild_from_type(m: Machine, arguments: Arguments) -> Any:
     function, _, inner = arguments[:3]
-    return m.builders[str(function)](m, inner)
+    name = _dotted(function)
+    if not name.startswith("torch._utils."):
+        raise Damage(f"a tensor's class is rebuilt by {show(name)}, which no torch does")
+    return m.builders[name](m, inner)
 
 
 def _rebuild_from_numpy(m: Machine, arguments: Arguments) -> Any:
@@ -236,11 +241,12 @@ def _size(m: Machine, arguments: Arguments) -> tuple[int, ...]:
     return shape_of(arguments[0]) if arguments else ()
 
 
-def _encode(m: Machine, arguments: Arguments) -> Any:
-    text = arguments[0]
+def _bytes(m: Machine, arguments: Arguments) -> Any:
+    """`bytes()`, `bytearray(text, encoding)` and `codecs.encode(text, encoding)`: protocol 2 has no bytes."""
+    text = arguments[0] if arguments else b""
     if isinstance(text, str):
         m.spend(len(text))
-        return text.encode("latin-1" if "latin" in str(arguments[1]) else "utf-8")
+        return text.encode("latin-1" if arguments[1] in ("latin1", "latin-1") else "utf-8")
     return text
 
 
@@ -274,10 +280,8 @@ def _array_from_buffer(m: Machine, arguments: Arguments) -> Array:
 def _new_class(m: Machine, arguments: Arguments) -> Any:
     """`copyreg._reconstructor(cls, base, state)` of a plain container, else the object it would make."""
     cls, base = arguments[:2]
-    if str(base) == "builtins.dict" and is_plain(str(cls)):
-        return _mapping(m, (arguments[2],))
-    m.spend(COST_CONTAINER)
-    return Node(cls, (), entries=_mapping(m, (arguments[2],)) if str(base) == "builtins.dict" else None)
+    entries = _mapping(m, (arguments[2],)) if _dotted(base) == "builtins.dict" else None
+    return entries if entries is not None and is_plain(_dotted(cls)) else Node(cls, (), entries=entries)
 
 
 def _value(m: Machine, arguments: Arguments) -> Node:
@@ -322,8 +326,8 @@ BUILDERS: dict[str, Builder] = {
     "builtins.tuple": _sequence,
     "builtins.set": _sequence,
     "builtins.frozenset": _sequence,
-    "builtins.bytearray": _value,
-    "builtins.bytes": _value,
+    "builtins.bytearray": _bytes,
+    "builtins.bytes": _bytes,
     "builtins.complex": _value,
     "builtins.slice": _value,
     "builtins.range": _value,
@@ -338,7 +342,7 @@ BUILDERS: dict[str, Builder] = {
     "datetime.timedelta": _value,
     "decimal.Decimal": _value,
     "fractions.Fraction": _value,
-    "_codecs.encode": _encode,
+    "_codecs.encode": _bytes,
     "numpy.dtype": _kind,
     "numpy.ndarray": _array,
     "numpy.core.multiarray._reconstruct": _array,

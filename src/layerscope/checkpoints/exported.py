@@ -22,9 +22,7 @@ _SCALAR_TYPES = dict(
     enumerate(("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"), 1)
 ) | dict(enumerate(("complex32", "complex64", "complex128", "bool", "bfloat16"), 9))
 _SCALAR_TYPES |= dict(
-    enumerate(
-        ("uint16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"), 28
-    )
+    enumerate(("uint16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"), 28)
 )
 _SCALAR_TYPES |= {34: "uint32", 35: "uint64"}
 _TABLES = ("_weights_config.json", "_constants_config.json")
@@ -70,7 +68,10 @@ def _from_tables(archive: Archive, path: Path) -> Checkpoint:
             if name in taken:
                 continue
             taken.add(name)
-            spec, loader = _tensor(archive, name, folder, entry, first)
+            try:
+                spec, loader = _tensor(archive, name, folder, entry, first)
+            except (KeyError, TypeError) as error:
+                raise Damage(f"describes {show(name)} in no way of torch.export ({show(error)})") from error
             specs.append(spec)
             if loader is not None:
                 loaders[name] = loader
@@ -91,18 +92,14 @@ def _tensor(
 ) -> tuple[TensorSpec, Callable[[], NDArray[Any]] | None]:
     meta = entry.get("tensor_meta") if isinstance(entry, dict) else None
     if not isinstance(meta, dict):
-        return TensorSpec(
-            name, (), "object", unreadable="it is an object, not a tensor", stored_bytes=0
-        ), None
+        return TensorSpec(name, (), "object", unreadable="it is an object, not a tensor", stored_bytes=0), None
     shape, strides = (shape_of([_int(n) for n in meta[key]]) for key in ("sizes", "strides"))
     dtype, file = _SCALAR_TYPES.get(meta["dtype"], ""), f"{folder}{entry['path_name']}"
     if file not in archive.entries:
         raise Damage(f"refers to {show(file)} for {show(name)}, which it does not hold")
     size = archive.entries[file].size
     if not dtype or entry.get("use_pickle"):
-        reason = (
-            "it is pickled as an object" if dtype else f"its element type {show(meta['dtype'])} is unknown"
-        )
+        reason = "it is pickled as an object" if dtype else f"its element type {show(meta['dtype'])} is unknown"
         return TensorSpec(name, shape, dtype or "unknown", unreadable=reason, stored_bytes=size), None
     layout = Layout(dtype, shape, strides, _int(meta["storage_offset"]))
     layout.check(size, show(file))

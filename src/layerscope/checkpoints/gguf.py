@@ -80,9 +80,7 @@ def open(path: Path) -> Checkpoint:
     cursor = _Cursor(data, 4)
     version = cursor.number("<I")
     if version and not version & 0xFFFF:
-        raise Damage(
-            "is a big-endian GGUF file", "convert it for this machine with llama.cpp's gguf_convert_endian.py"
-        )
+        raise Damage("is a big-endian GGUF file", "convert it for this machine with llama.cpp's gguf_convert_endian.py")
     if version not in (2, 3):
         raise Damage(f"has GGUF version {version}, not 2 or 3", "convert it with a current llama.cpp")
     tensors, values = cursor.number("<Q"), cursor.number("<Q")
@@ -96,9 +94,7 @@ def open(path: Path) -> Checkpoint:
         spec = _spec(name, shape, kind)
         first = start + offset
         if name in loaders or spec.nbytes + first > len(data):
-            problem = (
-                "lists it twice" if name in loaders else f"has {len(data)} bytes, not {spec.nbytes + first}"
-            )
+            problem = "lists it twice" if name in loaders else f"has {len(data)} bytes, not {spec.nbytes + first}"
             raise Damage(f"is truncated or damaged: for {show(name)} the file {problem}")
         specs.append(spec)
         if not spec.unreadable:
@@ -118,9 +114,7 @@ class _Cursor:
     def skip(self, n: int) -> int:
         """Go `n` bytes ahead; the place before."""
         if n > len(self.data) - self.at:
-            raise Damage(
-                f"is truncated: it has {len(self.data)} bytes, its table needs {self.at + n} or more"
-            )
+            raise Damage(f"is truncated: it has {len(self.data)} bytes, its table needs {self.at + n} or more")
         self.at += n
         return self.at - n
 

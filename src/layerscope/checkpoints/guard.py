@@ -22,9 +22,14 @@ class Damage(Exception):
 
 def show(value: object, limit: int = 80) -> str:
     """`value` from inside a file as text safe to print: escaped, on one line, about `limit` characters."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >> 256:
+    if isinstance(value, int) and abs(value) >> 256:
         return f"a number of {value.bit_length()} bits"  # str() of a huge integer raises
-    text = value[: limit + 1] if isinstance(value, str) else str(value)
+    if isinstance(value, (tuple, list)) and all(isinstance(item, (int, str)) for item in value[:9]):
+        text = f"({', '.join(show(item, 40) for item in value[:9])}{', ...' if len(value) > 9 else ''})"
+    elif value is None or isinstance(value, (str, bytes, int, float, Exception)):
+        text = str(value[: limit + 1] if isinstance(value, (str, bytes)) else value)
+    else:
+        return f"a {type(value).__name__}"  # str() of nested objects may never end
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
@@ -41,9 +46,7 @@ def guarded(path: str | os.PathLike[str]) -> Iterator[None]:
         raise CheckpointError(f"{name}: {damage}") from damage
     except OSError as error:
         reason = show(error.strerror or error)
-        raise CheckpointError(
-            f"{name}: cannot be read ({reason}); check the name and your permissions"
-        ) from error
+        raise CheckpointError(f"{name}: cannot be read ({reason}); check the name and your permissions") from error
     except Exception as error:
         # Bytes decide what arithmetic the readers do; whatever that raises, the file is the cause.
         reason = show(f"{type(error).__name__}: {error}", 120)

@@ -61,9 +61,7 @@ def _h5(data: memoryview) -> Any:
     try:
         import h5py
     except ImportError:
-        raise Damage(
-            "is a Keras file, and h5py is not installed", "pip install 'layerscope[keras]'"
-        ) from None
+        raise Damage("is a Keras file, and h5py is not installed", "pip install 'layerscope[keras]'") from None
     return h5py.File(_Reader(data), "r")
 
 
@@ -98,20 +96,16 @@ def _dataset(name: str, item: Any, data: memoryview) -> tuple[TensorSpec, Callab
     role = "optimizer" if name.startswith(_TRAINING) else "weight"
     shape = shape_of(list(item.shape or ()))
     dtype = _DTYPES.get(item.dtype, "")
-    reason = f"{show(item.dtype, 40)} has no numpy numbers" if not dtype else ""
+    reason = f"{show(str(item.dtype), 40)} has no numpy numbers" if not dtype else ""
     if item.external or item.is_virtual:
         reason = "its elements lie in another file, which a checkpoint has no business to open"
     if reason:
-        kind = dtype or show(item.dtype, 40)
-        return TensorSpec(
-            name, shape, kind, role, unreadable=reason, stored_bytes=item.id.get_storage_size()
-        ), None
+        kind = dtype or show(str(item.dtype), 40)
+        return TensorSpec(name, shape, kind, role, unreadable=reason, stored_bytes=item.id.get_storage_size()), None
     spec = TensorSpec(name, shape, dtype, role)
     limit = 64 * MIB + 64 * len(data)
     if spec.nbytes > limit:
-        raise Damage(
-            f"would unpack {show(name)} to {show(spec.nbytes)} bytes, more than the limit of {limit}"
-        )
+        raise Damage(f"would unpack {show(name)} to {show(spec.nbytes)} bytes, more than the limit of {limit}")
     offset = item.id.get_offset()
     if offset is None or item.file.userblock_size:
         return spec, lambda: _read(data, name)

@@ -18,6 +18,7 @@ from layerscope.dtypes import STORAGE, itemsize
 __all__ = ["Layout", "contiguous", "map_file", "shape_of"]
 
 MAX_DIMENSIONS = 32  # numpy 1.26 has no more
+MAX_ELEMENTS = 1 << 58
 #: elements that a view may repeat out of a smaller storage; a file of one number could ask for a year of work
 MAX_REPEATED = 1 << 31
 
@@ -31,9 +32,7 @@ def map_file(path: Path) -> mmap.mmap:
 def shape_of(value: object) -> tuple[int, ...]:
     """`value` as the shape (or strides) of a tensor: not too many non-negative 64-bit integers."""
     if not isinstance(value, (tuple, list)) or len(value) > MAX_DIMENSIONS:
-        raise Damage(
-            f"a tensor has {show(value)} for its shape or strides, not up to {MAX_DIMENSIONS} numbers"
-        )
+        raise Damage(f"a tensor has {show(value)} for its shape or strides, not up to {MAX_DIMENSIONS} numbers")
     for n in value:
         if type(n) is not int or not 0 <= n < 1 << 63:
             raise Damage(f"a tensor has {show(n)} in its shape or strides, not a number from 0 to 2**63 - 1")
@@ -53,6 +52,11 @@ class Layout:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+
+    def __post_init__(self) -> None:
+        # numpy multiplies all sizes but the zeros, also for an array without elements
+        if prod(n for n in self.shape if n) >= MAX_ELEMENTS:
+            raise Damage(f"a tensor has the shape {show(self.shape)}, which is too large for any memory")
 
     @property
     def end(self) -> int:
@@ -74,13 +78,9 @@ class Layout:
             raise Damage(f"a tensor starts at element {show(self.offset)} of {where}, before its beginning")
         if self.end * itemsize(self.dtype) > nbytes:
             need = show(self.end * itemsize(self.dtype))
-            raise Damage(
-                f"a tensor of shape {show(self.shape)} needs {need} bytes of {where}, which has {nbytes}"
-            )
+            raise Damage(f"a tensor of shape {show(self.shape)} needs {need} bytes of {where}, which has {nbytes}")
         if prod(self.shape) > max(MAX_REPEATED, nbytes):
-            raise Damage(
-                f"a tensor of shape {show(self.shape)} repeats the {nbytes} bytes of {where} too often"
-            )
+            raise Damage(f"a tensor of shape {show(self.shape)} repeats the {nbytes} bytes of {where} too often")
 
     def array(self, buffer: object) -> NDArray[Any]:
         """The tensor as a view of `buffer`."""

@@ -21,7 +21,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Opaque:
     """A dictionary key that is compared by identity."""
 
@@ -48,32 +48,27 @@ def _plain(key: object) -> bool:
     return key is None or type(key) in (str, bytes, float, bool)
 
 
-@dataclass(slots=True, eq=False)
+#: attributes that an unpickler looks up by name and calls
+HOOKS = ("__setstate__", "append", "extend", "add")
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """An object that was not made: what would have made it, from what, and what was put into it since."""
 
     maker: Any
     arguments: Any = ()
-    states: list[Any] = field(default_factory=list)
+    attributes: Dictionary = field(default_factory=Dictionary)
+    hooks: dict[str, Any] = field(default_factory=dict)
     items: list[Any] = field(default_factory=list)
     entries: Dictionary | None = None
 
-    def attribute(self, name: str) -> Any:
-        """The attribute that the object's state would have given it, None if there is none."""
-        for state in reversed(self.states):
-            for part in reversed(state) if isinstance(state, tuple) and len(state) == 2 else (state,):
-                if isinstance(part, dict) and name in part:
-                    return part[name]
-        return None
-
-    @property
-    def attributes(self) -> Dictionary:
-        """The last dictionary that the object's state would have set."""
-        for state in reversed(self.states):
-            for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
-                if isinstance(part, Dictionary):
-                    return part
-        return Dictionary()
+    def build(self, state: Any) -> None:
+        """Take a state, as a pickle gives it: attributes, or a pair of attributes and slots."""
+        for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+            if isinstance(part, Dictionary) and part:
+                self.attributes = part
+                self.hooks |= {name: part[name] for name in HOOKS if name in part}
 
 
 class Stateful(ABC):

@@ -130,9 +130,7 @@ class _Model:
         shape = [n for number, value in parts if number == 3 for n in _numbers(value)]
         dtype = _TYPES.get(values.type, ("unknown", 0))[0]
         reason = "it is sparse, and only dense tensors are read"
-        self._list(
-            TensorSpec(self._unique(values.name), shape_of(shape), dtype, unreadable=reason, stored_bytes=0)
-        )
+        self._list(TensorSpec(self._unique(values.name), shape_of(shape), dtype, unreadable=reason, stored_bytes=0))
 
     def add(self, tensor: _Tensor) -> None:
         """List a tensor, and how to read it."""
@@ -163,9 +161,7 @@ class _Model:
         offset, length = (_decimal(external.get(key, "0")) for key in ("offset", "length"))
         if not file.is_file():
             reason = f"its elements lie in {show(file.name)}, which is not beside the model"
-            return self._list(
-                TensorSpec(spec.name, spec.shape, spec.dtype, unreadable=reason, stored_bytes=length)
-            )
+            return self._list(TensorSpec(spec.name, spec.shape, spec.dtype, unreadable=reason, stored_bytes=length))
         data = self.maps.get(file)
         if data is None:
             data = self.maps[file] = memoryview(map_file(file) if file.stat().st_size else b"")

@@ -16,9 +16,7 @@ def inside(folder: Path, name: object) -> Path:
         path = folder / parts
         if not parts.is_absolute() and ".." not in parts.parts and _is_below(path, folder):
             return path
-    raise Damage(
-        f"refers to {show(name)}, which is no file of its own folder", "do not trust this checkpoint"
-    )
+    raise Damage(f"refers to {show(name)}, which is no file of its own folder", "do not trust this checkpoint")
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -35,9 +35,7 @@ def assemble(path: Path, format: str, root: Any, alarms: Alarms, storage_bytes: 
             loaders[spec.name] = _loader(named.leaf, storage_bytes)
     warnings = alarms.warnings() + _skipped(specs)
     if not specs:
-        warnings.append(
-            f"holds no tensors, only {_kind(root)}; give a file that was saved with weights in it"
-        )
+        warnings.append(f"holds no tensors, only {_kind(root)}; give a file that was saved with weights in it")
     foreign = sorted(name for name in alarms.globals if not is_plain(name))
     return Checkpoint(path, format, specs, loaders, foreign, warnings, found.extra)
 

@@ -18,15 +18,17 @@ from layerscope.checkpoints.alarms import Alarms
 from layerscope.checkpoints.guard import Damage, show
 from layerscope.checkpoints.nodes import Dictionary, Global, Node, Stateful
 
-__all__ = ["COST_CONTAINER", "COST_ITEM", "Arguments", "Builder", "Machine"]
+__all__ = ["COST_ITEM", "Arguments", "Builder", "Machine"]
 
 MIB = 1 << 20
 #: what the containers of a pickle may take up: a fixed part, and a part per byte of pickle
 BUDGET_BYTES, BUDGET_PER_BYTE = 128 * MIB, 8
+#: bytes of pickle that count for that, and opcodes, a microsecond each; a legacy file is a pickle and its tensors
+MAX_COUNTED_BYTES, MAX_OPCODES = 64 * MIB, 50_000_000
 MAX_INTEGER_BYTES = 1024
 MAX_DIGITS = 2000
 MAX_PROTOCOL = 5
-COST_CONTAINER, COST_MEMO, COST_MARK, COST_GLOBAL, COST_ITEM = 96, 96, 40, 240, 16
+COST_CONTAINER, COST_NODE, COST_MEMO, COST_MARK, COST_GLOBAL, COST_ITEM = 96, 384, 96, 40, 240, 16
 
 _PYTHON_2 = {
     "__builtin__": "builtins",
@@ -39,7 +41,7 @@ Arguments = tuple[Any, ...]
 Builder = Callable[["Machine", Arguments], object]
 
 
-@dataclass
+@dataclass(repr=False)
 class Machine:
     """The unpickler's state. `load` runs one pickle that begins at `at` and leaves `at` behind it."""
 
@@ -54,17 +56,23 @@ class Machine:
     budget: int = 0
 
     def __post_init__(self) -> None:
-        self.budget = BUDGET_BYTES + BUDGET_PER_BYTE * len(self.data)
+        self.budget = BUDGET_BYTES + BUDGET_PER_BYTE * min(len(self.data), MAX_COUNTED_BYTES)
 
     def load(self) -> Any:
         """Run to the STOP of one pickle and give what it holds."""
         self.stack, self.marks, self.memo = [], [], {}
-        while (op := self.take(1)) != b".":
+        for _ in range(MAX_OPCODES):
+            if (op := self.take(1)) == b".":
+                return self.pop()
             handler = _OPCODES.get(op)
             if handler is None:
                 raise Damage(f"byte {self.at - 1} is {show(op)}, which is no pickle opcode")
-            handler(self)
-        return self.pop()
+            try:
+                handler(self)
+            except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+                what = f"the pickle cannot be followed before byte {self.at} ({show(error)})"
+                raise Damage(what) from error
+        raise Damage(f"the pickle has more than {MAX_OPCODES} opcodes", "this is how a pickle bomb looks")
 
     def spend(self, nbytes: int) -> None:
         """Account for memory; what the file's strings and numbers take up is bounded by its size anyway."""
@@ -135,9 +143,7 @@ class Machine:
     def recall(self, key: int) -> None:
         """Push what the memo holds under `key`."""
         if key not in self.memo:
-            raise Damage(
-                f"the pickle refers to object {show(key)}, which is not there, before byte {self.at}"
-            )
+            raise Damage(f"the pickle refers to object {show(key)}, which is not there, before byte {self.at}")
         self.stack.append(self.memo[key])
 
     def remember(self, key: int) -> None:
@@ -170,11 +176,7 @@ def _digits(raw: bytes) -> str:
 
 
 def _decimal(m: Machine) -> int:
-    text = _digits(m.line())
-    try:
-        return int(text)
-    except ValueError:
-        raise Damage(f"the pickle holds {show(text)} where a number should be") from None
+    return int(_digits(m.line()))
 
 
 def _int(m: Machine) -> None:
@@ -237,8 +239,7 @@ def _build(m: Machine) -> None:
     state, target = m.pop(), m.top
     if isinstance(target, Node):
         m.alarms.hook(target, ("__setstate__",), [state])
-        m.spend(COST_ITEM)
-        target.states.append(state)
+        target.build(state)
     elif isinstance(target, Stateful):
         target.set_state(state)
     else:
@@ -272,10 +273,10 @@ def _call(m: Machine, function: Any, arguments: Any) -> None:
     builder = m.builders.get(str(function)) if isinstance(function, Global) else None
     if builder is None:
         m.alarms.called(function, arguments)
-        m.push(Node(function, arguments), 2 * COST_CONTAINER)
+        m.push(Node(function, arguments), COST_NODE)
         return
     try:
-        m.push(builder(m, arguments), 2 * COST_CONTAINER)
+        m.push(builder(m, arguments), COST_NODE)
     except (TypeError, ValueError, IndexError, AttributeError, LookupError, OverflowError) as error:
         raise Damage(f"the pickle builds a {function} from {show(Alarms.text(arguments))}") from error
 
@@ -299,7 +300,7 @@ def _new(m: Machine, keywords: bool = False) -> None:
     if builder is not None and not keywords:
         return _call(m, cls, arguments)
     m.alarms.made(cls, arguments)
-    return m.push(Node(cls, arguments if named is None else (arguments, named)), 2 * COST_CONTAINER)
+    return m.push(Node(cls, arguments if named is None else (arguments, named)), COST_NODE)
 
 
 def _pop(m: Machine) -> None:

@@ -55,9 +55,7 @@ def open(path: Path) -> Checkpoint:
             warnings.append(f"{show(name)} cannot be read: {spec.unreadable}")
         else:
             layouts[name] = layout
-    loaders = {
-        name: lambda pair=pair: pair[1].array(memoryview(data)[pair[0] :]) for name, pair in layouts.items()
-    }
+    loaders = {name: lambda pair=pair: pair[1].array(memoryview(data)[pair[0] :]) for name, pair in layouts.items()}
     return Checkpoint(path, "safetensors", specs, loaders, warnings=warnings, extra=extra)
 
 
@@ -78,13 +76,11 @@ def _table(data: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(
-            name for name, value in reversed(pairs) if value is not table[name] or names.count(name) > 1
-        )
-        raise Damage(f"lists {show(twice)} twice")
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise Damage(f"lists {show(name)} twice")
+        table[name] = value
     return table
 
 
@@ -100,14 +96,10 @@ def _tensor(name: str, entry: Any, start: int, end: int) -> tuple[TensorSpec, tu
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
         reason = f"{show(entry['dtype'], 20)} has no numpy values"
-        return TensorSpec(
-            name, shape, show(entry["dtype"], 20), unreadable=reason, stored_bytes=last - first
-        ), None
+        return TensorSpec(name, shape, show(entry["dtype"], 20), unreadable=reason, stored_bytes=last - first), None
     spec = TensorSpec(name, shape, dtype)
     if spec.nbytes != last - first:
-        raise Damage(
-            f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}"
-        )
+        raise Damage(f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}")
     return spec, (first, Layout(dtype, shape, contiguous(shape)))
 
 

@@ -80,6 +80,4 @@ def _open_shard(folder: Path, name: str) -> Any:
                 return reader.open(shard)
             except Damage as damage:
                 raise Damage(f"in {show(name)}: {damage}", "") from damage
-    raise Damage(
-        f"lists {show(name)}, which begins with {head[:8].hex(' ')}, as no safetensors or PyTorch file does"
-    )
+    raise Damage(f"lists {show(name)}, which begins with {head[:8].hex(' ')}, as no safetensors or PyTorch file does")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from layerscope.checkpoints.alarms import Alarms
 from layerscope.checkpoints.builders import Array, Tensor
 from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.nodes import Dictionary, Global, Node
+from layerscope.checkpoints.nodes import Dictionary, Global, Node, Opaque
 
 __all__ = ["Found", "Named", "find"]
 
@@ -22,14 +23,12 @@ WEIGHT_KEYS = frozenset(
     """.split()  # noqa: SIM905 - words
 )
 #: words in the keys of what only training needs
-_TRAINING = re.compile(
-    r"(?:^|[^a-z])(?:opt|optim\w*|\w*sched\w*|scaler|amp|rng|lr|loss|callbacks|loops)(?:$|[^a-z])"
-)
+_TRAINING = re.compile(r"(?:^|[^a-z])(?:opt|optim\w*|\w*sched\w*|scaler|amp|rng|lr|loss|callbacks|loops)(?:$|[^a-z])")
 PREFIXES = ("module.", "_orig_mod.")
 MAX_DEPTH = 100
 MAX_NAME = 4000
 #: characters of all names plus what visits cost; without a bound a few nested lists name 2**n tensors
-MAX_WORK = 50_000_000
+MAX_WORK = 20_000_000
 VISIT = 20
 MAX_EXTRA = 200
 MAX_TEXT = 300
@@ -77,7 +76,7 @@ def find(root: Any) -> Found:
             else:
                 found.add_training(walk.leaves(value, _text(key)))
     else:
-        training = [key for key, value in root.items() if _is_training(key) and not _is_leaf(value)]
+        training = {key: None for key, value in root.items() if _is_training(key) and not _is_leaf(value)}
         found.add_weights(walk.leaves(Dictionary((k, v) for k, v in root.items() if k not in training)))
         for key in training:
             found.add_training(walk.leaves(root[key], _text(key)))
@@ -102,9 +101,7 @@ class _Walk:
         """Whether there is any."""
         return next(self.leaves(value), None) is not None
 
-    def _leaves(
-        self, value: Any, name: str, depth: int, seen: set[int]
-    ) -> Iterator[tuple[str, Tensor | Array]]:
+    def _leaves(self, value: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Tensor | Array]]:
         if _is_leaf(value):
             self._spend(VISIT + len(name))
             if len(name) > MAX_NAME:
@@ -125,9 +122,7 @@ class _Walk:
     def _spend(self, n: int) -> None:
         self.left -= n
         if self.left < 0:
-            raise Damage(
-                "the checkpoint refers to the same containers too often", "this is how a pickle bomb looks"
-            )
+            raise Damage("the checkpoint refers to the same containers too often", "this is how a pickle bomb looks")
 
 
 def _is_leaf(value: Any) -> bool:
@@ -135,7 +130,7 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _text(key: Any) -> str:
-    return key if isinstance(key, str) else show(key, 40)
+    return key if isinstance(key, str) else Alarms.text(key.value if isinstance(key, Opaque) else key)
 
 
 def _children(value: Any) -> list[tuple[Any, Any]]:
@@ -179,8 +174,8 @@ def _weight_groups(walk: _Walk, root: Dictionary) -> dict[Any, Any]:
     direct = [key for key, value in root.items() if _is_leaf(value)]
     if any("." in _text(key) for key in direct):
         return {}  # dotted names of tensors: a state dict itself, whatever else it has
-    parts = [key for key, value in root.items() if key not in direct and not _is_training(key)]
-    named = [key for key in parts if key in WEIGHT_KEYS and walk.holds_tensors(root[key])]
+    parts = [key for key, value in root.items() if not _is_leaf(value) and not _is_training(key)]
+    named = {key for key in parts if key in WEIGHT_KEYS and walk.holds_tensors(root[key])}
     if not named and direct:
         return {}
     groups = [key for key in parts if key in named or _is_weights(root[key])]
@@ -228,7 +223,7 @@ def _plain_values(root: Dictionary) -> dict[str, object]:
     for key, value in root.items():
         short = type(value) in (bool, float) or (type(value) is int and not abs(value) >> 64)
         if (short or (isinstance(value, str) and len(value) <= MAX_TEXT)) and len(values) < MAX_EXTRA:
-            values[show(key)] = value
+            values[show(_text(key))] = value
     return values
 
 

@@ -48,9 +48,7 @@ def open(path: Path) -> Checkpoint:
 
 def _check_origin(protocol: Any, system: Any) -> None:
     if protocol != PROTOCOL:
-        raise Damage(
-            f"has version {show(protocol)} of PyTorch's format, not {PROTOCOL}", "save it with a newer torch"
-        )
+        raise Damage(f"has version {show(protocol)} of PyTorch's format, not {PROTOCOL}", "save it with a newer torch")
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise Damage("was saved on a big-endian machine", "load it with torch and save it again on this one")
 
@@ -67,14 +65,8 @@ class _Storages:
         """The storage of ("storage", type, key, location, count, view), the module of ("module", it)."""
         if isinstance(reference, tuple) and len(reference) > 1 and reference[0] == "module":
             return reference[1]
-        if (
-            not isinstance(reference, tuple)
-            or len(reference) < 5
-            or reference[0] not in ("storage", b"storage")
-        ):
-            raise Damage(
-                f"the pickle refers to {show(Alarms.text(reference))}, which is no storage of PyTorch"
-            )
+        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
+            raise Damage(f"the pickle refers to {show(Alarms.text(reference))}, which is no storage of PyTorch")
         _, kind, key, _, count = reference[:5]
         dtype = storage_type(kind)
         if not isinstance(key, str) or not dtype or type(count) is not int or not 0 <= count < 1 << 60:
@@ -87,22 +79,16 @@ class _Storages:
         for key in keys if isinstance(keys, list) else []:
             storage = self.known.get(key) if isinstance(key, str) else None
             if storage is None:
-                raise Damage(
-                    f"the file lists storage {show(Alarms.text(key))}, which its pickle does not use"
-                )
+                raise Damage(f"the file lists storage {show(Alarms.text(key))}, which its pickle does not use")
             if at + 8 > len(self.data):
-                raise Damage(
-                    f"is truncated: it has {len(self.data)} bytes, storage {show(key)} begins at byte {at}"
-                )
+                raise Damage(f"is truncated: it has {len(self.data)} bytes, storage {show(key)} begins at byte {at}")
             (count,) = struct.unpack_from("<q", self.data, at)
             at += 8
             nbytes = count * _item_bytes(storage.dtype)
             if nbytes < storage.nbytes:
                 raise Damage(f"storage {show(key)} should have {storage.nbytes} bytes, yet says {nbytes}")
             if at + nbytes > len(self.data):
-                raise Damage(
-                    f"is truncated: it has {len(self.data)} bytes, storage {show(key)} needs {at + nbytes}"
-                )
+                raise Damage(f"is truncated: it has {len(self.data)} bytes, storage {show(key)} needs {at + nbytes}")
             self.starts[key] = at
             at += nbytes
         missing = next((key for key in self.known if key not in self.starts), None)
@@ -123,13 +109,6 @@ def _view(storage: Storage, view: Any) -> Storage:
     """A part of a storage: (key, first element, number of elements), as PyTorch before 0.4 saved views."""
     _, first, count = view
     start, nbytes = first * _item_bytes(storage.dtype), count * _item_bytes(storage.dtype)
-    if (
-        type(first) is not int
-        or type(count) is not int
-        or min(first, count) < 0
-        or start + nbytes > storage.nbytes
-    ):
-        raise Damage(
-            f"storage {show(storage.key)} has {storage.nbytes} bytes, a view of it needs {show(view)}"
-        )
+    if type(first) is not int or type(count) is not int or min(first, count) < 0 or start + nbytes > storage.nbytes:
+        raise Damage(f"storage {show(storage.key)} has {storage.nbytes} bytes, a view of it needs {show(view)}")
     return Storage(storage.key, storage.dtype, nbytes, start)

@@ -26,6 +26,4 @@ def open(path: Path) -> Checkpoint:
             "is in the tar format that PyTorch wrote before version 0.1.10",
             "if you trust it, run torch.save(torch.load(OLD, weights_only=False), NEW) and give NEW",
         )
-    raise Damage(
-        f"is a tar archive that begins with {show(first)}", "unpack it and give the checkpoint inside"
-    )
+    raise Damage(f"is a tar archive that begins with {show(first)}", "unpack it and give the checkpoint inside")

@@ -60,7 +60,7 @@ def _with_constants(archive: Archive, folder: str, root: Any, storages: _Storage
     if not constants or not isinstance(root, Node) or not isinstance(constants, (tuple, list)):
         return root
     named = Dictionary((f"c{i}", constant) for i, constant in enumerate(constants))
-    return Node(root.maker, root.arguments, [Dictionary([*root.attributes.items(), ("CONSTANTS", named)])])
+    return Node(root.maker, attributes=Dictionary([*root.attributes.items(), ("CONSTANTS", named)]))
 
 
 def _check_byte_order(archive: Archive, folder: str) -> None:
@@ -79,21 +79,13 @@ class _Storages:
 
     def find(self, reference: Any) -> Storage:
         """The storage of ("storage", type, key, location, number of elements)."""
-        if (
-            not isinstance(reference, tuple)
-            or len(reference) < 5
-            or reference[0] not in ("storage", b"storage")
-        ):
-            raise Damage(
-                f"the pickle refers to {show(Alarms.text(reference))}, which is no storage of PyTorch"
-            )
+        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
+            raise Damage(f"the pickle refers to {show(Alarms.text(reference))}, which is no storage of PyTorch")
         _, kind, key, _, count = reference[:5]
         name = f"{self.folder}{key}" if isinstance(key, str) else ""
         dtype = storage_type(kind)
         if name not in self.archive.entries or not dtype or type(count) is not int or count < 0:
-            raise Damage(
-                f"the pickle refers to storage {show(Alarms.text(reference))}, which the file does not hold"
-            )
+            raise Damage(f"the pickle refers to storage {show(Alarms.text(reference))}, which the file does not hold")
         if name not in self.known:
             self.known[name] = self._measure(name, dtype, count)
         known = self.known[name]
@@ -102,10 +94,8 @@ class _Storages:
     def _measure(self, name: str, dtype: str, count: int) -> Storage:
         size = self.archive.entries[name].size
         if dtype in STORAGE and count * itemsize(dtype) > size:
-            raise Damage(
-                f"storage {show(name)} should have {show(count)} elements of {dtype}, yet has {size} bytes"
-            )
-        self.archive.region(name)  # raises if the entry lies outside of the file
+            raise Damage(f"storage {show(name)} should have {show(count)} elements of {dtype}, yet has {size} bytes")
+        self.archive.packed(name)  # raises if the entry lies outside of the file
         return Storage(name, dtype, size)
 
     def read(self, storage: Storage) -> bytes | memoryview:

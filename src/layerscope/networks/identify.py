@@ -7,6 +7,7 @@ The index, `signatures.json.gz`, holds the names and shapes of every tensor of e
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["Identity", "identify", "signatures"]
+__all__ = ["Identity", "digest", "identify", "signatures"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -58,6 +59,27 @@ def signatures() -> dict[str, dict[str, tuple[int, ...]]]:
     index = json.loads(gzip.decompress(packed))
     shapes = [tuple(shape) for shape in index["shapes"]]
     return {name: {key: shapes[at] for key, at in tensors.items()} for name, tensors in index["networks"].items()}
+
+
+@cache
+def _without_counters() -> dict[str, dict[str, tuple[int, ...]]]:
+    return {name: _counted(shapes) for name, shapes in signatures().items()}
+
+
+@cache
+def _timm() -> dict[str, list[str]]:
+    """digest -> names of timm's architectures"""
+    packed = files("layerscope.networks").joinpath("timm.json.gz").read_bytes()
+    return json.loads(gzip.decompress(packed))["networks"]
+
+
+def digest(shapes: Shapes) -> str:
+    """Twelve hexadecimal digits that two networks share whose tensors have the same names and shapes.
+
+    First axes are left out: they repeat the second axes of the layers that follow, but for the number of classes.
+    """
+    lines = sorted(f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in _counted(shapes).items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def _counted(shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -121,8 +143,9 @@ def identify(shapes: Shapes) -> Identity | None:
     prefix = _common_prefix(list(have))
     for lead in dict.fromkeys(["", prefix]):
         stripped = {name[len(lead) :]: shape for name, shape in have.items()}
-        for name, every in signatures().items():
-            want = _counted(every)
+        # The same names, as in most files: only then are the shapes compared, and nothing else is tried.
+        same = {name: want for name, want in _without_counters().items() if want.keys() == stripped.keys()}
+        for name, want in (same or _without_counters()).items():
             for matched, part, classes in _candidates(stripped, want):
                 if matched < max(ENOUGH * len(have), 2):
                     continue
@@ -130,9 +153,24 @@ def identify(shapes: Shapes) -> Identity | None:
                 classes = classes or (
                     _head_classes(want, stripped) if not part and stripped.keys() == want.keys() else None
                 )
-                found = Identity(name, classes, strict, matched, len(want), part, lead)
                 # Of two that match as many tensors the one that has fewer others explains more.
-                best.append(((-matched, len(want)), found))
+                best.append(((-matched, len(want)), Identity(name, classes, strict, matched, len(want), part, lead)))
+    found = _best(best)
+    return found if found and found.strict else _among_timms(have, prefix) or found
+
+
+def _among_timms(have: Shapes, prefix: str) -> Identity | None:
+    for lead in dict.fromkeys(["", prefix]):
+        stripped = {name[len(lead) :]: shape for name, shape in have.items()}
+        names = _timm().get(digest(stripped))
+        if names:
+            classes = _head_classes(stripped, stripped)
+            also = tuple(f"timm:{name}" for name in names[1:])
+            return Identity(f"timm:{names[0]}", classes, True, len(have), len(have), "", lead, also)
+    return None
+
+
+def _best(best: list[tuple[tuple[int, int], Identity]]) -> Identity | None:
     if not best:
         return None
     best.sort(key=lambda row: row[0])

@@ -9,7 +9,7 @@ __all__ = ["plain"]
 
 
 class _Alias:
-    """The memory of an array under numpy's array interface, without the read-only flag; keeps the array alive."""
+    """The memory of an array under numpy's array interface, without the read-only flag."""
 
     def __init__(self, array: NDArray) -> None:
         self.array = array
@@ -21,8 +21,8 @@ class _Alias:
 def plain(array: NDArray) -> NDArray:
     """The same memory as an array that says it is writable.
 
-    numba takes a read-only array, such as a memory map, for another type and would compile every kernel twice.
-    The kernels never write to their input.
+    numba takes a read-only array, such as a memory map, for another type and would compile every kernel
+    twice. The kernels never write to their input.
     """
     if array.flags.writeable:
         return array.view(np.ndarray)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ class Columns(NamedTuple):
     An element without a finite value has count 0, mean 0, m2 0, and min and max NaN.
     """
 
-    count: Ints  # finite values
+    count: Ints  # type: ignore[assignment]  # finite values; every tuple has a method of that name
     mean: Floats
     m2: Floats  # sum of squared deviations from the mean
     min: Floats
@@ -34,20 +34,22 @@ class Columns(NamedTuple):
         freedom = np.where(self.count > 1, self.count - 1, np.nan)
         return np.sqrt(self.m2 / freedom)
 
-    def take(self, index: object) -> Columns:
+    def take(self, index: Any) -> Columns:
         """The columns of some elements: numpy's indexing, applied to every field."""
-        return Columns(*(np.asarray(field[index]) for field in self))  # type: ignore[index]
+        return Columns(*(np.asarray(field[index]) for field in self))
 
 
 def merge(a: Columns, b: Columns) -> Columns:
     """Statistics of the union, elementwise: the pairwise update of Chan, Golub and LeVeque, 1983."""
     count = a.count + b.count
     share = b.count / np.maximum(count, 1)
-    delta = b.mean - a.mean
+    with np.errstate(over="ignore"):
+        delta = b.mean - a.mean
+        m2 = a.m2 + b.m2 + delta * delta * (a.count * share)
     return Columns(
         count=count,
-        mean=np.where(a.count == 0, b.mean, a.mean + delta * share),
-        m2=a.m2 + b.m2 + delta * delta * (a.count * share),
+        mean=(1 - share) * a.mean + share * b.mean,
+        m2=m2,
         min=np.fmin(a.min, b.min),  # fmin: NaN stands for "no finite value" and loses
         max=np.fmax(a.max, b.max),
         zeros=a.zeros + b.zeros,
@@ -57,14 +59,17 @@ def merge(a: Columns, b: Columns) -> Columns:
 
 
 def total(columns: Columns, axis: int | None = None) -> Columns:
-    """Statistics of the union along an axis, or of everything: Chan's update for any number of parts at once."""
-    count = columns.count.sum(axis)
-    mean = (columns.count * columns.mean).sum(axis) / np.maximum(count, 1)
-    delta = columns.mean - (mean if axis is None else np.expand_dims(mean, axis))
+    """Statistics of the union along an axis, or of everything: Chan's update for any number of parts."""
+    count = columns.count.sum(axis, keepdims=True)
+    # Shares, not sums: count * mean may overflow where the mean does not.
+    mean = (columns.count / np.maximum(count, 1) * columns.mean).sum(axis, keepdims=True)
+    delta = columns.mean - mean
+    with np.errstate(over="ignore"):
+        m2 = columns.m2 + columns.count * delta * delta
     return Columns(
-        count=np.asarray(count),
-        mean=np.asarray(mean),
-        m2=np.asarray((columns.m2 + columns.count * delta * delta).sum(axis)),
+        count=np.asarray(count.squeeze(axis)),
+        mean=np.asarray(mean.squeeze(axis)),
+        m2=np.asarray(m2.sum(axis)),
         min=np.asarray(np.fmin.reduce(columns.min, axis, initial=np.nan)),
         max=np.asarray(np.fmax.reduce(columns.max, axis, initial=np.nan)),
         zeros=np.asarray(columns.zeros.sum(axis)),

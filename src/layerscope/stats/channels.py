@@ -1,0 +1,73 @@
+"""Statistics and 8-bit codes of activations: the hot path inside forward hooks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .columns import Columns
+from .memory import plain
+
+__all__ = ["activations", "quantize"]
+
+#: fewer values than this are done before a thread has started
+_WORTH_A_THREAD = 1 << 19
+
+
+def activations(x: NDArray[np.float32], channels_last: bool = False, threads: int = 1) -> Columns:
+    """Statistics over the finite values of every image and channel, in one reading; all fields are (B, C).
+
+    x: float32, C-contiguous, (B, C, N), or (B, N, C) when `channels_last`.
+    threads: one is right inside a forward hook; more can shorten the wait for a large tensor.
+
+    Values are summed in float64 after a shift by the first value of their channel, so that a large mean does
+    not swallow a small deviation. Where that value was an outlier, or a value is not finite, the channel is
+    done again in two passes.
+    """
+    from . import kernels
+
+    images, size, channels = x.shape if channels_last else (x.shape[0], x.shape[2], x.shape[1])
+    floats = np.empty((4, images * channels))
+    ints = np.empty((4, images * channels), np.int64)
+    values = plain(x)
+    bits = values.view(np.int32)
+
+    def run(first: int, last: int) -> None:
+        if channels_last:
+            kernels.channels_last(values, bits, first, last, floats, ints)
+        else:
+            first, last = first * channels, last * channels
+            kernels.rows(values.reshape(-1), bits.reshape(-1), size, first, last, floats, ints)
+
+    threads = max(1, min(threads, images, x.size // _WORTH_A_THREAD))
+    if threads == 1:
+        run(0, images)
+    else:
+        cuts = [images * i // threads for i in range(threads + 1)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, cuts[:-1], cuts[1:]))
+    mean, m2, low, high = floats.reshape(4, images, channels)
+    count, zeros, nan, inf = ints.reshape(4, images, channels)
+    return Columns(count, mean, m2, low, high, zeros, nan, inf)
+
+
+def quantize(
+    x: NDArray[np.float32],
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """8-bit codes of channels. x float32 (C, N), low and high (C,) -> uint8 (C, N).
+
+    code = floor((value - low) * (254 / (high - low)) + 0.5) in float64, held within 0 to 254; 255 for NaN
+    and infinities; 0 where not high > low. The way back, half a step off: low + code * (high - low) / 254.
+    """
+    from . import kernels
+
+    if out is None:
+        out = np.empty(x.shape, np.uint8)
+    values = plain(np.ascontiguousarray(x))
+    kernels.codes(values, np.array(low, np.float64), np.array(high, np.float64), out)
+    return out

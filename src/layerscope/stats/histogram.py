@@ -1,0 +1,79 @@
+"""Histograms that equal numpy's to the last count: edges, and the bins of values between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["count", "edges", "slack", "weighted"]
+
+Array = NDArray[Any]
+
+
+def edges(low: float, high: float, kind: np.dtype[Any], bins: int) -> Array:
+    """numpy's edges (bins + 1,) of type `kind`, or else as float64, or else the nearest thing to them.
+
+    From numpy 2 on `numpy.histogram` raises where two edges would be equal; float32 ranges may also overflow.
+    """
+    for number in (kind, np.dtype("f8")):
+        ends = np.array([low, high], number)
+        if _span(ends) < np.inf:
+            try:
+                return np.histogram_bin_edges(ends, bins)
+            except ValueError:  # too many bins for the range
+                pass
+    most = np.finfo(np.float64).max
+    pad = bins * np.spacing(max(abs(low), abs(high)))
+    # A quarter of everything: the length of the whole range may not be a number.
+    return np.clip(4 * np.linspace(low / 4 - pad / 4, high / 4 + pad / 4, bins + 1), -most, most)
+
+
+def _span(edges: Array) -> Any:
+    with np.errstate(over="ignore"):
+        return edges[-1] - edges[0]
+
+
+def slack(edges: Array) -> float | None:
+    """How near to an edge, in bins, the bin of a value must be looked up; None if no bin can be computed.
+
+    It covers where the edges lie, beside evenly spaced ones, and ten roundings of a position among them.
+    """
+    if not _span(edges) < np.inf:
+        return None
+    bins = len(edges) - 1
+    kind = np.finfo(edges.dtype)
+    if not kind.tiny < bins / np.float64(_span(edges)) < kind.max:
+        return np.inf
+    exact = edges.astype(np.float64)
+    places = (exact - exact[0]) / (exact[-1] - exact[0]) * bins
+    return float(np.abs(places - np.arange(bins + 1)).max() + 5 * bins * kind.eps)
+
+
+def count(values: Array, edges: Array, slack: float | None, finite: bool, counts: NDArray[np.int64]) -> None:
+    """Add the finite values, of the edges' type, to the counts. `finite` tells that all are."""
+    from . import kernels
+
+    bins = len(counts)
+    if slack is None:
+        place = np.searchsorted(edges, values[np.isfinite(values)], "right") - 1
+        counts += np.bincount(np.minimum(place, bins - 1), minlength=bins)
+    elif finite and slack < 0.25 and bins < 256 and len(values) > bins * bins:
+        kernels.bin_pairs(values, edges, slack, counts)
+    else:
+        kernels.bin_values(values, edges, counts)
+
+
+def weighted(values: Array, times: NDArray[np.int64], edges: Array) -> NDArray[np.int64]:
+    """Counts of values that occur so many times each, to the letter as numpy.histogram makes them."""
+    keep = np.isfinite(values) & (times > 0)
+    values, times = values[keep].astype(edges.dtype), times[keep]
+    bins = len(edges) - 1
+    index = ((values - edges[0]) / (edges[-1] - edges[0]) * edges.dtype.type(bins)).astype(np.int64)
+    index[index == bins] -= 1
+    index[values < edges[index]] -= 1
+    index[(values >= edges[index + 1]) & (index != bins - 1)] += 1
+    counts = np.zeros(bins, np.int64)
+    np.add.at(counts, index, times)
+    return counts
