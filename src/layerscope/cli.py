@@ -186,7 +186,7 @@ def weights(
     with terminal.bar("reading") as progress:
         record = look(checkpoint, match, bins, maps=bool(out or save), progress=progress)
     if csv:
-        write(documents.table(record).encode(), csv)
+        write(documents.tables(record)["tensors"].encode(), csv)
     _deliver(record, as_json, save, out)
 
 
@@ -329,6 +329,34 @@ def train(images: Path, network: str, save: Path, **options: Any) -> None:
         result = run(images, network, save, say=click.echo, progress=progress, **options)
     click.echo(f"{save}: best accuracy {result.best_accuracy:.3f} on held-out images, epoch {result.epoch}")
     click.echo(f"next: layerscope features {save} IMAGE --out maps")
+
+
+@cli.command(short_help="A saved record as CSV or TensorBoard log.")
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option("--csv", type=click.Path(path_type=Path, file_okay=False), help="Folder for CSV tables.")
+@click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), help="Folder for a TensorBoard log.")
+def export(record: Path, csv: Path | None, tensorboard: Path | None) -> None:
+    """Write a saved record as CSV tables or as a TensorBoard log.
+
+    \b
+    Examples:
+      layerscope export tulip.layerscope --csv tables
+      layerscope export tulip.layerscope --tensorboard runs/tulip
+    """
+    from layerscope.record import load
+    from layerscope.views import documents
+    from layerscope.views.sheet import save as write
+
+    if not csv and not tensorboard:
+        raise UsageError("export: say what to write: --csv DIR or --tensorboard LOGDIR")
+    loaded = load(record)
+    if csv:
+        for name, text in documents.tables(loaded).items():
+            click.echo(write(text.encode(), csv / f"{name}.csv"))
+    if tensorboard:
+        from layerscope.views.tensorboard import export as log
+
+        click.echo(log(loaded, tensorboard))
 
 
 def _line(text: str) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.fused import Columns
 from layerscope.record import Entry, Layer, Record
+from layerscope.stats import Columns
 
-__all__ = ["document", "dumps", "structure_document", "table"]
+__all__ = ["document", "dumps", "structure_document", "tables"]
 
 _FIGURES = ("mean", "std", "min", "max")
 
@@ -100,6 +100,8 @@ def document(record: Record) -> dict[str, Any]:
     if record.kind == "weights":
         return {
             "checkpoint": record.subject,
+            "format": record.provenance.get("format"),
+            "architecture": record.provenance.get("architecture"),
             "tensors": [_tensor(entry) for entry in record],
             "findings": [vars(one) for one in record.findings],
             "foreign": record.foreign,
@@ -128,21 +130,33 @@ def structure_document(name: str, shape: Sequence[int], layers: Sequence[Layer])
     }
 
 
-def table(record: Record) -> str:
-    """CSV: one row a tensor for a checkpoint, one row a channel for features, one row a pair for a comparison."""
+def tables(record: Record) -> dict[str, str]:
+    """CSV texts by name: `tensors` of a checkpoint, `layers` and `channels` of features, `pairs` of a comparison."""
     data = document(record)
     if record.kind == "weights":
-        rows = [{key: value for key, value in row.items() if key != "histogram"} for row in data["tensors"]]
-    elif record.kind == "compare":
-        rows = data.get("layers", data.get("tensors", []))
-    else:
-        keys = ("path", "call", "type")
-        rows = [{key: layer[key] for key in keys} | row for layer in data["layers"] for row in layer["channels"]]
+        return {"tensors": _csv(data["tensors"], leave="histogram")}
+    if record.kind == "compare":
+        return {"pairs": _csv(data.get("layers", data.get("tensors", [])))}
+    channels = [
+        {"path": layer["path"], "call": layer["call"], "type": layer["type"]} | channel
+        for layer in data["layers"]
+        for channel in layer["channels"]
+    ]
+    layers = [
+        {"path": layer["path"], "call": layer["call"], "type": layer["type"], "shape": layer["shape"]}
+        | ({"channels": len(layer["channels"]), "dead": len(layer["dead"])})
+        | (_figures(entry.total) if entry.total else {})
+        for layer, entry in zip(data["layers"], record, strict=True)
+    ]
+    return {"layers": _csv(layers), "channels": _csv(channels)}
+
+
+def _csv(rows: list[dict[str, Any]], leave: str = "") -> str:
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, [name for name in rows[0] if name != leave], lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            shapes = {key: "x".join(map(str, value)) for key, value in row.items() if isinstance(value, tuple)}
-            writer.writerow(row | shapes)
+            flat = {key: "x".join(map(str, value)) if isinstance(value, tuple) else value for key, value in row.items()}
+            writer.writerow({key: value for key, value in flat.items() if key != leave})
     return text.getvalue()

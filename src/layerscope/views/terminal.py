@@ -96,6 +96,8 @@ def _weights(out: Console, record: Record) -> None:
     out.print(grid)
     elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
     out.print(f"\n{len(record)} tensors, {elements:,} values ({record.provenance.get('format', '')})")
+    if record.provenance.get("architecture"):
+        out.print(f"looks like {_name(record.provenance['architecture'])}")
     if record.foreign:
         out.print(f"globals in the pickle that are not torch's: {_name(', '.join(record.foreign))}")
     for finding in record.findings:
