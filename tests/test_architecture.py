@@ -20,9 +20,9 @@ SOURCE = ROOT / "src" / "layerscope"
 LEVELS = {
     "_version": 0, "errors": 0, "dtypes": 0, "text": 0,
     "sites": 1, "maps": 1, "stats": 1,
-    "record": 2, "images": 2,
+    "record": 2, "images": 2, "layouts": 2, "device": 2, "attention": 2,
     "tensors": 3, "findings": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
-    "networks": 4, "views": 4,
+    "networks": 4, "views": 4, "selection": 4, "ops": 4,
     "inspect": 5,
     "comparison": 6, "structure": 6,
     "training": 7, "demo": 7,

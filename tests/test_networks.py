@@ -117,6 +117,24 @@ def test_the_users_code(tmp_path, code, small):
         open_network("nowhere.py:small")
 
 
+def test_a_file_beside_a_checkpoint_never_makes_us_run_code(alexnet, code, tmp_path):
+    path, _ = alexnet
+    (tmp_path / "classes.json").write_text(json.dumps({"AlexNet.pth": {"network": f"{code}:small"}}))
+    assert open_network(str(path)).name == "layerscope:alexnet"
+    for junk in ("[]", "{}", "no json", '{"AlexNet.pth": 3}', '{"AlexNet.pth": {"classes": 7, "preprocessing": 4}}'):
+        (tmp_path / "classes.json").write_text(junk)
+        assert open_network(str(path)).preprocessing == HALF
+
+
+def test_labels_and_preprocessing_of_the_users_own_network(tmp_path, code, small):
+    torch.save(small.state_dict(), tmp_path / "small.pth")
+    made = Preprocessing((32, 32), None, (0.5,) * 3, (0.5,) * 3)
+    beside = {"small.pth": {"classes": list("abcd"), "preprocessing": made.to_json()}}
+    (tmp_path / "classes.json").write_text(json.dumps(beside))
+    network = open_network(f"{code}:small={tmp_path / 'small.pth'}")
+    assert (network.labels, network.preprocessing) == (list("abcd"), made)
+
+
 def test_names_that_do_not_exist():
     with pytest.raises(NetworkError, match="nearest: resnet34"):
         open_network("torchvision:resnet3")

@@ -94,7 +94,7 @@ def _deliver(record: Record, as_json: bool, save: Path | None, out: Path | None,
     if out:
         with terminal.bar("pictures", count=True) as progress:
             written = png.write(record, out, progress=progress, **pictures)
-        _say(f"{len(written)} pictures in {out}")
+        _say(f"{len(written)} picture{'s' * (len(written) != 1)} in {out}")
     if as_json:
         click.echo(documents.dumps(documents.document(record)))
         return

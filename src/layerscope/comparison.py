@@ -87,7 +87,7 @@ def compare_checkpoints(a: str | os.PathLike[str], b: str | os.PathLike[str], pr
 
 
 def _weights_in(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
-    return {spec.name: spec for spec in specs if spec.role == "weight"}
+    return {spec.name: spec for spec in specs if spec.role == "weight" and not spec.unreadable}
 
 
 def compare_networks(

@@ -7,6 +7,7 @@
     ├── RecordError             a record that cannot be read or merged
     ├── NetworkError            a network that cannot be built, or whose keys do not match
     │   └── ForwardError        a network that raises while it runs
+    ├── Diverged                a training whose loss is no number any more (of layerscope.training)
     ├── NoMatch                 a pattern that selects nothing
     └── OutputError             a file or folder that cannot be written
 

@@ -178,7 +178,7 @@ def _sketch(flat: NDArray, dtype: str) -> NDArray[np.float32]:
         sketch = values @ np.random.default_rng(0).standard_normal((values.shape[1], 8), np.float32)
         norm = np.linalg.norm(sketch, axis=1, keepdims=True)
     usable = np.isfinite(norm) & (norm > 0)
-    return np.where(usable, sketch, 0) / np.where(usable, norm, 1)
+    return (np.where(usable, sketch, 0) / np.where(usable, norm, 1)).astype(np.float32)
 
 
 def _cosine(flat: NDArray, dtype: str, a: int, b: int) -> float:

@@ -7,21 +7,43 @@ that follows overwrites the very tensor that the layer returned: the ReLU after 
 from __future__ import annotations
 
 import dataclasses
+import random
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from layerscope.sites import Site, choose
 
-__all__ = ["capture", "everything", "looking", "tap", "tappable", "tensors_in"]
+__all__ = ["aliases", "capture", "everything", "looking", "tap", "tappable", "tensors_in", "unwrapped"]
 
 Emit = Callable[[Site, nn.Module, Tensor], None]
 
 # Modules that compute the whole layer themselves: their children are storage, and the children's hooks never fire.
-_OPAQUE = (nn.MultiheadAttention,)
+# torchvision's by name: it is not imported for this.
+_OPAQUE = (nn.MultiheadAttention, torch.jit.ScriptModule)
+_OPAQUE_NAMES = ("ShiftedWindowAttention", "ShiftedWindowAttentionV2", "ShiftedWindowAttention3d")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside of `torch.compile` and of `DataParallel`, whose paths are those that the user wrote."""
+    while True:
+        if type(model).__name__ == "OptimizedModule":  # by name: torch._dynamo costs a second to import
+            model = model._orig_mod
+        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        else:
+            return model
+
+
+def _opaque(module: nn.Module) -> bool:
+    return isinstance(module, _OPAQUE) or type(module).__name__ in _OPAQUE_NAMES
 
 
 def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
@@ -29,17 +51,26 @@ def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
 
     A root without children is its own only layer, named after its type.
     """
+    model = unwrapped(model)
     found: list[tuple[str, nn.Module, bool]] = []
     for path, module in model.named_modules():
         if path:
-            found.append((path, module, isinstance(module, _OPAQUE) or next(module.children(), None) is None))
+            found.append((path, module, _opaque(module) or next(module.children(), None) is None))
     return found or [(type(model).__name__, model, True)]
+
+
+def aliases(model: nn.Module) -> dict[str, str]:
+    """The other paths of tied modules: path -> the path under which the module comes first."""
+    model = unwrapped(model)
+    first = {id(module): path for path, module in model.named_modules()}
+    every = model.named_modules(remove_duplicate=False)
+    return {path: first[id(module)] for path, module in every if first[id(module)] != path}
 
 
 def tappable(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
     """What can be looked at: everything but the insides of modules that compute the whole layer themselves."""
     table = everything(model)
-    closed = tuple(f"{path}." for path, module, _ in table if isinstance(module, _OPAQUE))
+    closed = tuple(f"{path}." for path, module, _ in table if _opaque(module))
     return [row for row in table if not row[0].startswith(closed)]
 
 
@@ -57,45 +88,132 @@ def tensors_in(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         for field in dataclasses.fields(output):
             yield from tensors_in(getattr(output, field.name), f"{path}.{field.name}")
+    elif hasattr(output, "__dict__") and not isinstance(output, nn.Module | type):
+        # A class of the user's own, or torchvision's ImageList: its tensors, and no deeper.
+        for name, value in vars(output).items():
+            if isinstance(value, Tensor):
+                yield f"{path}.{name}", value
+
+
+class _Stop(BaseException):
+    """All calls that were awaited are over. No Exception: a network may catch those in its own forward."""
+
+    def __init__(self, calls: Counter[str]) -> None:
+        self.calls = calls
+
+
+#: model -> what was tapped, on inputs of what shapes, in which mode -> how often each module ran in a full pass
+_LEARNED: WeakKeyDictionary[nn.Module, dict[Hashable, Counter[str]]] = WeakKeyDictionary()
+
+
+def _signature(value: Any) -> Hashable:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    if isinstance(value, Mapping):
+        return tuple((key, _signature(one)) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_signature, value))
+    return value if isinstance(value, Hashable) else type(value)
+
+
+def _eager() -> Any:
+    """Compiled parts run as they were written while this lasts: hooks never fire in compiled code, silently."""
+    compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 @contextmanager
-def tap(model: nn.Module, emit: Emit, paths: Iterable[str]) -> Iterator[None]:
+def tap(model: nn.Module, emit: Emit, paths: Iterable[str], inputs: Any = None) -> Iterator[Counter[str]]:
     """Call `emit(site, module, tensor)` for every output of the modules at `paths` while the block runs.
 
     `emit` runs inside the forward pass, before any later operation can change the tensor. It must not change it.
-    """
-    calls: Counter[str] = Counter()
+    Yields how often each of the modules ran; a tied module counts, and is named, under its first path.
 
-    def hook_for(path: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(module: nn.Module, _inputs: object, output: object) -> None:
-            call = calls[path]
-            calls[path] += 1
+    `inputs`: what the one pass of the block is given. Once a pass on inputs of the same shapes has run to its end, it
+    is known how often each module runs, and later passes end the block as soon as all of that has been seen: a module
+    that runs again later is never lost. Without `inputs` every pass is run to its end.
+    """
+    model, other = unwrapped(model), aliases(model)
+    chosen = list(dict.fromkeys(other.get(path, path) for path in paths))
+    key = None if inputs is None else (tuple(chosen), _signature(inputs), model.training)
+    learned = _LEARNED.setdefault(model, {}) if key else {}
+    awaited = learned.get(key)
+    calls: Counter[str] = Counter()
+    modules = {path: module for path, module, _ in tappable(model)}
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_eager())
+            waiting = set(awaited or ())
+            for path in chosen:
+                if path in modules:
+                    hook = _hook(path, emit, calls, awaited, waiting)
+                    stack.callback(modules[path].register_forward_hook(hook).remove)
+            yield calls
+        if key and awaited is None:
+            learned[key] = calls
+    except _Stop as stop:
+        if stop.calls is not calls:
+            raise
+
+
+def _hook(
+    path: str, emit: Emit, calls: Counter[str], awaited: Counter[str] | None, waiting: set[str]
+) -> Callable[[nn.Module, object, object], None]:
+    last = awaited[path] if awaited else 0
+
+    def hook(module: nn.Module, _inputs: object, output: object) -> None:
+        call = calls[path]
+        calls[path] = call + 1
+        if type(output) is Tensor:
+            emit(Site(path, call), module, output)
+        else:
             for name, tensor in tensors_in(output, path):
                 emit(Site(name, call), module, tensor)
-            # Returning nothing matters: a hook's value would replace the output.
+        if call + 1 == last:
+            waiting.discard(path)
+            if not waiting:
+                raise _Stop(calls)
+        # Returning nothing matters: a hook's value would replace the output.
 
-        return hook
+    return hook
 
-    modules = {path: module for path, module, _ in everything(model)}
-    handles: list[torch.utils.hooks.RemovableHandle] = []
+
+@contextmanager
+def _same_random_state(model: nn.Module) -> Iterator[None]:
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    ours, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=sorted(filter(None.__ne__, devices))):
+        try:
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(numpys)
+
+
+@contextmanager
+def _same_buffers(model: nn.Module) -> Iterator[None]:
+    """Copies back the buffers that a forward pass wrote into: counters, running statistics that know no eval mode."""
+    kept = [
+        (buffer, buffer._version, buffer.detach().clone())
+        for buffer in model.buffers()
+        if not (buffer.is_meta or buffer.is_inference())
+    ]
     try:
-        for path in paths:
-            handles.append(modules[path].register_forward_hook(hook_for(path)))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for buffer, version, copy in kept:
+            if buffer._version != version:
+                buffer.copy_(copy)
 
 
 @contextmanager
 def looking(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards training flags and random state are as they were.
+    """Evaluation mode without gradients; afterwards training flags, buffers and random state are as they were.
 
     Training flags are restored module by module: a network may have frozen batch norms inside a training trunk.
     """
     flags = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with _same_random_state(model), torch.no_grad(), _same_buffers(model):
         try:
             model.eval()
             yield

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,11 +67,15 @@ def weights(
         whole, done = sum(spec.nbytes for spec in specs), 0
         for spec in specs:
             progress(done, whole, spec.name)
+            done += spec.nbytes
+            if spec.unreadable:
+                note = f"no statistics: {spec.unreadable}"
+                record.add(Entry(Site(spec.name), "tensor", spec.shape, spec.dtype, note=note))
+                continue
             bits = checkpoint.read(spec)
             entry = _tensor(spec, bits, bins, maps)
             record.add(entry)
             doctor.see(entry, bits)
-            done += spec.nbytes
         progress(whole, whole, "")
     record.findings = doctor.finish()
     return record
@@ -109,6 +115,7 @@ def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
     import torch
 
     from layerscope.images import find_images, open_image
+    from layerscope.networks.foreign import home_of
 
     if isinstance(images, torch.Tensor):
         return (images if images.dim() > 3 else images[None]), []
@@ -121,7 +128,25 @@ def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
     if len({tensor.shape for tensor in tensors}) > 1:
         raise ImageError("the images differ in size after preprocessing; set --size, or --resize and --crop")
     pictures = [Picture(path.name, np.asarray(image)) for path, image in zip(paths, seen, strict=True)]
-    return torch.stack(tensors), pictures
+    return torch.stack(tensors).to(home_of(network.model)[1]), pictures
+
+
+def _passes(network: Network, images: Any) -> tuple[list[Any], list[Picture], int | None]:
+    """What each pass is given, the pictures, and the number of images; None where the inputs do not tell it.
+
+    A tensor or photos are cut into batches. What a network is called with in another way is one pass: a list of
+    tensors is one argument, a tuple several, a dict named ones.
+    """
+    import torch
+
+    if not isinstance(images, torch.Tensor | str | os.PathLike) and not all(map(_is_path, images)):
+        return [images], [], len(images) if isinstance(images, list) else None
+    batch, pictures = batch_of(network, images)
+    return list(batch.split(BATCH)), pictures, len(batch)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
 
 
 def zeros(network: Network, shape: str | None = None) -> Tensor:
@@ -136,14 +161,37 @@ def zeros(network: Network, shape: str | None = None) -> Tensor:
     return torch.zeros(1, *map(int, sizes))
 
 
-def run(network: Network, batch: Tensor) -> Any:
-    """One forward pass. Raises ForwardError, which names the network, the input and what was said."""
+def run(network: Network, given: Any) -> Any:
+    """One forward pass. Raises ForwardError, which names the network, the input and what was said.
+
+    `given`: images (B, C, H, W), handed on as the network takes them; or a list, which is one argument, a tuple of
+    arguments, or a dict of named ones. The network works on copies, on its own device: it may write into its input.
+    """
+    import torch
+
+    from layerscope.networks.foreign import fed, home_of
+
+    device, _ = home_of(network.model)
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.to(device, copy=True)
+        if isinstance(value, list | tuple):
+            return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
+        return {key: copied(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+    ours = copied(given)
+    named = ours if isinstance(ours, dict) else {}
+    args = (
+        (fed(ours, network.takes),) if isinstance(ours, torch.Tensor) else ours if isinstance(ours, tuple) else (ours,)
+    )
     try:
-        return network.model(batch)
+        return network.model(**named) if named else network.model(*args)
     except Exception as error:  # a network may raise anything
         said = " ".join(str(error).split())[:300] or "no message"
+        shape = f"of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else f"({type(given).__name__})"
         raise ForwardError(
-            f"{network.name}: forward raised {type(error).__name__} on an input of shape {tuple(batch.shape)}: "
+            f"{network.name}: forward raised {type(error).__name__} on an input {shape}: "
             f"{said}; check the input size (--size) and the network"
         ) from error
 
@@ -154,43 +202,59 @@ def features(
     layers: str | Sequence[str] = (),
     maps: bool = True,
     progress: Progress = quiet,
+    *,
+    predict: bool = True,
+    ops: bool = False,
+    attention: bool = False,
 ) -> Record:
     """Run images through a network and record every layer that runs, as the layer produced it.
 
     `model`: a module, or what the command line takes for NETWORK. `images`: a tensor (B, C, H, W) that is
-    preprocessed already, a path, or several; a folder stands for the images in it. `layers`: globs over the paths or
-    types of layers; all leaves if empty. Statistics are per channel over all images; maps are per image.
+    preprocessed already, a path, or several; a folder stands for the images in it. A network that takes something
+    else is given a list of tensors, a tuple of its arguments or a dict of its named arguments.
+    `layers`: globs over the paths or types of layers; all leaves if empty. `ops`: what functions between the modules
+    give, too, as `layer1.0/add`. `attention`: the weights of every attention as `PATH/attention`, a head a channel.
+    `predict=False`: no classes; passes after the first end as soon as the last of the layers has run.
+    Statistics are per channel over all images; maps are per image.
     The network is left as it was. Raises ImageError, NetworkError, ForwardError or NoMatch.
     """
     import torch
 
-    from layerscope.hooks import looking, tap, tappable
+    from layerscope.hooks import looking, tap
     from layerscope.networks.open import Network, open_network
+    from layerscope.ops import Functions
     from layerscope.reduce import Collector
+    from layerscope.selection import absent, chosen_layers
 
     network = model if isinstance(model, Network) else open_network(model)
-    table = [(path, type(module).__name__, leaf) for path, module, leaf in tappable(network.model)]
     patterns = [layers] if isinstance(layers, str) else list(layers)
-    chosen = choose(patterns, table) if patterns else [path for path, _, leaf in table if leaf]
-    batch, pictures = batch_of(network, images)
-    record = Record("features", network.subject, pictures=pictures, notes=list(network.notes))
+    chosen, notes = chosen_layers(network.model, patterns, lenient=ops or attention)
+    passes, pictures, count = _passes(network, images)
+    record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *notes])
     record.provenance = {
         "layerscope": __version__,
         "torch": torch.__version__,
         "preprocessing": str(network.preprocessing),
     }
     collector = Collector(None if maps else 0)
+    seen = Functions(network.model, collector, patterns, ops, attention) if ops or attention else None
+    ran: Counter[str] = Counter()
     with looking(network.model):
-        for start in range(0, len(batch), BATCH):
-            progress(start, len(batch), network.name)
-            with tap(network.model, collector.keep, chosen):
-                output = run(network, batch[start : start + BATCH])
-            record.predictions += _top(output, network.labels)
-        progress(len(batch), len(batch), "")
+        for number, given in enumerate(passes):
+            progress(number * BATCH, count or 1, network.name)
+            collector.begin(len(given) if count is not None else None)
+            emit = seen.unseen(collector.keep) if seen else collector.keep
+            # What the functions give is not counted: their passes are run to the end.
+            with tap(network.model, emit, chosen, None if predict or seen else given) as calls, seen or nullcontext():
+                output = run(network, given)
+                if predict:
+                    record.predictions += _top(output, network.labels)
+            ran += calls
+        progress(count or 1, count or 1, "")
     for entry in collector.entries():
         record.add(entry)
-    ran = {entry.site.path.partition("[")[0] for entry in record}
-    record.never = [path for path in chosen if path not in ran]
+    record.never, said = absent(network.model, chosen, ran)
+    record.notes += said
     return record
 
 

@@ -2,180 +2,273 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from layerscope import device
+from layerscope.attention import class_view
+from layerscope.layouts import Layouts, Plan
 from layerscope.maps import Maps
 from layerscope.record import Entry
 from layerscope.sites import Site
 from layerscope.stats import Columns, activations, quantize, total
 
-__all__ = ["MAX_SIDE", "Collector", "Layouts", "planes", "tiles"]
+__all__ = ["MAX_SIDE", "Collector", "Layouts", "planes"]
 
 #: Maps larger than this are reduced by whole factors: no screen shows 64 channels of 800 x 800 at once.
 MAX_SIDE = 256
 
-# Modules that fix the meaning of their output's axes; the others keep what came in.
-_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
-_FIRST = (
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._NormBase,
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.GroupNorm,
-)
-_CHANNELS_FIRST = {2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
-_CHANNELS_LAST = {2: "NC", 3: "NLC", 4: "NHWC", 5: "NDHWC"}
+Plane = NDArray[np.float32]
 
 
-class Layouts:
-    """Which axis of each output is the channels.
-
-    Convolutions and batch norms say it, linear layers and layer norms too. An activation function or a dropout has
-    the layout of the last output of the same shape.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[int, ...], str] = {}
-
-    def of(self, module: nn.Module, shape: tuple[int, ...]) -> str:
-        """One letter an axis; "" for a tensor that has no channels (a scalar, or more than five axes)."""
-        axes = len(shape)
-        if axes == 1:
-            return "N"
-        if isinstance(module, _LAST):
-            layout = _CHANNELS_LAST.get(axes, "")
-        elif isinstance(module, _FIRST):
-            layout = _CHANNELS_FIRST.get(axes, "")
-        else:
-            default = _CHANNELS_LAST if axes == 3 else _CHANNELS_FIRST
-            layout = self._seen.get(shape, default.get(axes, ""))
-        self._seen[shape] = layout
-        return layout
+def real(tensor: Tensor) -> Tensor:
+    """float32 on the tensor's own device, dense: quantised values in their unit, complex numbers by their size."""
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    elif tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_complex():
+        tensor = tensor.abs()
+    return tensor.to(torch.float32).resolve_neg()
 
 
-def planes(tensor: Tensor, layout: str) -> tuple[NDArray[np.float32], bool]:
+def planes(tensor: Tensor, layout: str) -> tuple[Plane, bool]:
     """An output of any type as float32: (B, C, N) and False, or (B, N, C) and True where that is how it lies in memory.
 
     Shares the tensor's memory where that is possible.
     """
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.is_complex():
-        tensor = tensor.abs()
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        tensor = tensor.to("cpu", torch.float32)
+    values, last = _planes(_host(tensor), layout)
+    return values.numpy(), last
+
+
+def _host(tensor: Tensor) -> Tensor:
+    plain = tensor.dtype is torch.float32 and tensor.layout is torch.strided and not tensor.is_neg()
+    return tensor.detach() if plain and tensor.device.type == "cpu" else real(tensor).cpu()
+
+
+def _planes(tensor: Tensor, layout: str) -> tuple[Tensor, bool]:
+    """float32 (B, C, N), or (B, N, C) with True; contiguous."""
     if "C" not in layout:
-        return tensor.reshape(tensor.shape[0] if layout else 1, 1, -1).contiguous().numpy(), False
+        return tensor.reshape(tensor.shape[0] if layout else 1, 1, -1).contiguous(), False
     axis = layout.index("C")
+    if axis == 1 and tensor.is_contiguous():
+        return tensor.view(tensor.shape[0], tensor.shape[1], -1), False  # (B, C, N)
     last = tensor.movedim(axis, -1)  # (B, ..., C)
-    if tensor.dim() > 2 and (axis == tensor.dim() - 1 or not tensor.is_contiguous()) and last.is_contiguous():
-        return last.reshape(last.shape[0], -1, last.shape[-1]).numpy(), True
+    if tensor.dim() > 2 and last.is_contiguous():
+        return last.reshape(last.shape[0], -1, last.shape[-1]), True
     tensor = tensor if axis == 1 else tensor.movedim(axis, 1)
-    return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous().numpy(), False  # (B, C, N)
+    return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous(), False
 
 
-class _Output(NamedTuple):
-    """One call of a layer in one pass, reduced."""
+@dataclass(slots=True)
+class _Output:
+    """One call of a layer in one pass, reduced; `columns` (B, C) may still be on the device, (8, B, C)."""
 
     site: Site
     type: str
     shape: tuple[int, ...]
     dtype: str
-    columns: Columns  # (B, C)
-    maps: list[Maps]
+    note: str
+    columns: Columns | Tensor
+    maps: list[Maps] | list[_Codes]
+
+
+@dataclass(slots=True)
+class _Codes:
+    """Maps that are still on the device: codes uint8 (C, h, w), low and high (C,)."""
+
+    codes: Tensor
+    low: Tensor
+    high: Tensor
+    factor: int
 
 
 class Collector:
     """Reduces outputs inside the hooks that hand them on, and keeps no tensor; `entries` when all passes are over.
 
-    `maps`: of how many images of each pass maps are made; of all if None.
+    `maps`: of how many images of each pass maps are made; of all if None. `on_device`: reduce where the tensor is;
+    by default that is done for accelerators with float64 alone.
     """
 
-    def __init__(self, maps: int | None = None) -> None:
+    def __init__(self, maps: int | None = None, on_device: bool | None = None) -> None:
         self.maps = maps
-        self._layouts = Layouts()
+        self.on_device = on_device
+        self.layouts = Layouts()
         self._found: dict[str, list[_Output]] = {}
+
+    def begin(self, images: int | None) -> None:
+        """A pass with so many images begins; None where the inputs do not tell."""
+        self.layouts.images = images
 
     def keep(self, site: Site, module: nn.Module, tensor: Tensor) -> None:
         """What `tap` calls."""
         shape = tuple(tensor.shape)
-        if not shape or 0 in shape:
+        if not shape or 0 in shape or tensor.is_nested:
             return
-        layout = self._layouts.of(module, shape)
-        values, last = planes(tensor, layout)
-        columns = activations(values, last)  # (B, C)
-        images = len(values) if self.maps is None else min(self.maps, len(values))
-        maps = [tiles(values[i], last, columns, layout, shape, i) for i in range(images)]
-        site = Site(site.path, site.call, layout)
-        output = _Output(site, type(module).__name__, shape, str(tensor.dtype)[6:], columns, maps)
+        self.add(site, type(module).__name__, tensor, self.layouts.plan(module, shape))
+
+    def keep_function(self, site: Site, name: str, tensor: Tensor) -> None:
+        """What a function of this name gave, outside of any layer."""
+        shape = tuple(tensor.shape)
+        if shape and 0 not in shape and not tensor.is_nested:
+            self.add(site, name, tensor, self.layouts.plan(None, shape))
+
+    def attend(self, site: Site, weights: Tensor) -> None:
+        """Attention weights (B, heads, L, S): statistics of all, and as maps the first token's view of the patches.
+
+        Without a token in front the maps are means over the queries; windows are put side by side.
+        """
+        batch, heads, _, keys = weights.shape
+        plan = self.layouts.tokens((batch, keys, heads))
+        values, _ = planes(weights.flatten(2), "NCL")
+        drawn, _ = planes(class_view(weights, plan.skip), "NCL")  # (B, heads, S)
+        maps = self._maps(drawn, False, activations(drawn), plan)
+        said = "attention of the first token" if plan.skip else "mean attention over the queries"
+        note = "; ".join([said, *filter(None, [plan.note])])
+        shape, dtype = tuple(weights.shape), str(weights.dtype)[6:]
+        site = Site(site.path, site.call, "NCLL")
+        output = _Output(site, "attention", shape, dtype, note, activations(values), maps)
         self._found.setdefault(site.key, []).append(output)
+
+    def add(self, site: Site, kind: str, tensor: Tensor, plan: Plan) -> None:
+        """Reduce an output that is to be read by this plan."""
+        dtype = str(tensor.dtype)[6:]
+        layout = plan.layout
+        if layout == "LNC":  # records have the batch first
+            tensor, layout = tensor.transpose(0, 1), "NLC"
+            skip, grid = self.layouts.grid_of(tensor.shape[1])
+            plan = Plan(layout, skip, grid)
+        away = self.on_device if self.on_device is not None else tensor.device.type in ("cuda", "xpu")
+        columns, maps = (self._away if away else self._here)(tensor, plan)
+        site = Site(site.path, site.call, layout)
+        output = _Output(site, kind, tuple(tensor.shape), dtype, plan.note, columns, maps)
+        self._found.setdefault(site.key, []).append(output)
+
+    def _here(self, tensor: Tensor, plan: Plan) -> tuple[Columns, list[Maps]]:
+        values, last = planes(tensor, plan.layout)
+        columns = activations(values, last)  # (B, C)
+        return columns, self._maps(values, last, columns, plan)
+
+    def _maps(self, values: Plane, last: bool, columns: Columns, plan: Plan) -> list[Maps]:
+        images, each = self._images(len(values), plan)
+        maps = []
+        for image in range(images):
+            low, high = columns.min[image], columns.max[image]
+            plane = values[image].T if last else values[image]  # (C, N)
+            if each > 1:
+                windows = slice(image * each, (image + 1) * each)
+                low, high = np.fmin.reduce(columns.min[windows]), np.fmax.reduce(columns.max[windows])
+                plane = _side_by_side(values[windows].swapaxes(1, 2) if last else values[windows], plan)
+            maps.append(_tiles(plane, low, high, plan))
+        return maps
+
+    def _away(self, tensor: Tensor, plan: Plan) -> tuple[Tensor, list[_Codes]]:
+        values, last = _planes(real(tensor), plan.layout)
+        values = values.transpose(1, 2) if last else values  # (B, C, N)
+        columns = device.columns(values)  # (8, B, C)
+        images, each = self._images(len(values), plan)
+        maps = []
+        for image in range(images):
+            windows = slice(image * each, (image + 1) * each)
+            low = columns[3, windows].nan_to_num(torch.inf).amin(0)  # (C,)
+            high = columns[4, windows].nan_to_num(-torch.inf).amax(0)
+            plane = _join(values[windows], plan)  # (C, h, w)
+            factor = _factor(*plane.shape[1:])
+            if factor > 1:
+                rest = (0, -plane.shape[2] % factor, 0, -plane.shape[1] % factor)
+                plane = F.avg_pool2d(F.pad(plane[None], rest, mode="replicate"), factor)[0]
+            flat = device.codes(plane.flatten(1), low, high).view(plane.shape)
+            maps.append(_Codes(flat, low, high, factor))
+        return columns, maps
+
+    def _images(self, rows: int, plan: Plan) -> tuple[int, int]:
+        """Of how many images maps are made, and how many rows of the batch axis make up one."""
+        each = plan.windows[0] * plan.windows[1]
+        known = self.layouts.images
+        most = [rows // each, *([known] if known is not None else []), *([self.maps] if self.maps is not None else [])]
+        return min(most), each
 
     def entries(self) -> Iterator[Entry]:
         """One entry a layer and call, over the images of all passes, in the order of their first run."""
         for outputs in self._found.values():
             first = outputs[0]
-            images = sum(output.shape[0] for output in outputs)
-            yield Entry(
-                first.site,
-                first.type,
-                (images, *first.shape[1:]),
-                first.dtype,
-                _over_images(outputs),
-                maps=[maps for output in outputs for maps in output.maps],
-            )
+            shape = (sum(output.shape[0] for output in outputs), *first.shape[1:])
+            maps = [_fetched(one) for output in outputs for one in output.maps]
+            yield Entry(first.site, first.type, shape, first.dtype, _over_images(outputs), maps=maps, note=first.note)
+
+
+def _fetched(maps: Maps | _Codes) -> Maps:
+    if isinstance(maps, Maps):
+        return maps
+    low, high = (end.cpu().numpy().astype(np.float32) for end in (maps.low, maps.high))
+    none = ~np.isfinite(low)  # a channel without a finite value
+    low[none] = high[none] = np.nan
+    codes = maps.codes.cpu().numpy()
+    return Maps(low, high, cast(tuple[int, int, int], codes.shape), codes, maps.factor)
+
+
+def _columns(output: _Output) -> Columns:
+    found = output.columns
+    if isinstance(found, Columns):
+        return found
+    count, mean, m2, low, high, *others = found.cpu().numpy()  # (B, C) each
+    zeros, nan, inf = (one.astype(np.int64) for one in others)
+    return Columns(count.astype(np.int64), mean, m2, low, high, zeros, nan, inf)
 
 
 def _over_images(outputs: list[_Output]) -> Columns:
     """Statistics of each channel over all images: (C,)"""
-    if len(outputs) == 1 and len(outputs[0].columns.count) == 1:
-        return outputs[0].columns.take(0)
-    joined = Columns(*(np.concatenate(fields) for fields in zip(*(o.columns for o in outputs), strict=True)))  # (B, C)
+    found = [_columns(output) for output in outputs]
+    if len(found) == 1 and len(found[0].count) == 1:
+        return found[0].take(0)
+    if len({columns.count.shape[1] for columns in found}) > 1:
+        # What is called the channels differs from image to image, as the number of boxes does.
+        found = [Columns(*(field.reshape(-1, 1) for field in columns)) for columns in found]
+    joined = Columns(*(np.concatenate(fields) for fields in zip(*found, strict=True)))  # (B, C)
     return total(joined, axis=0)
 
 
-def _grid(layout: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(skip, height, width): how the N values of a channel lie in a picture, after `skip` tokens that have no place."""
-    sizes = [size for letter, size in zip(layout, shape, strict=True) if letter not in "NC"]
-    if len(sizes) >= 2:
-        return 0, math.prod(sizes[:-1]), sizes[-1]
-    length = sizes[0] if sizes else 1
-    for skip in (0, 1):  # patches of a square image, with or without a class token in front
-        side = round((length - skip) ** 0.5)
-        if length > 4 and side * side == length - skip and layout == "NLC":
-            return skip, side, side
-    return 0, 1, length
+def _factor(height: int, width: int) -> int:
+    return max(1, -(-max(height, width) // MAX_SIDE))
 
 
-def tiles(
-    values: NDArray[np.float32], last: bool, columns: Columns, layout: str, shape: tuple[int, ...], image: int
-) -> Maps:
-    """The maps of one image, `values` (C, N) or (N, C) if `last`, coded over each channel's own range."""
-    plane = values.T if last else values  # (C, N)
-    skip, height, width = _grid(layout, shape) if layout else (0, 1, plane.shape[1])
-    plane = plane[:, skip:] if skip else plane
-    low, high = columns.min[image], columns.max[image]
-    factor = max(1, -(-max(height, width) // MAX_SIDE))
+def _join(values: Tensor, plan: Plan) -> Tensor:
+    """The rows of one image (windows, C, N) as (C, h, w); tokens without a place are left out."""
+    height, width = plan.grid
+    rows, cols = plan.windows
+    cut = values[:, :, plan.skip :].reshape(rows, cols, values.shape[1], height, width)
+    return cut.permute(2, 0, 3, 1, 4).reshape(values.shape[1], rows * height, cols * width)
+
+
+def _side_by_side(values: Plane, plan: Plan) -> Plane:
+    """Windows (rows*cols, C, N) as one picture a channel (C, h*w)."""
+    return _join(torch.from_numpy(np.ascontiguousarray(values)), plan).flatten(1).numpy()
+
+
+def _tiles(plane: Plane, low: NDArray[np.float64], high: NDArray[np.float64], plan: Plan) -> Maps:
+    """The maps of one image, `plane` (C, N), coded over each channel's own range."""
+    height, width = plan.grid[0] * plan.windows[0], plan.grid[1] * plan.windows[1]
+    plane = plane[:, plan.skip :] if plan.skip else plane
+    factor = _factor(height, width)
     if factor > 1:
-        plane, height, width = _shrink(plane.reshape(-1, height, width), factor)
-    codes = quantize(plane, low, high)
+        plane = _shrink(plane.reshape(-1, height, width), factor)
+        _, height, width = plane.shape
+    codes = quantize(plane.reshape(len(plane), -1), low, high)
     sizes = (len(codes), height, width)
     return Maps(low.astype(np.float32), high.astype(np.float32), sizes, codes.reshape(sizes), factor)
 
 
-def _shrink(plane: NDArray[np.float32], factor: int) -> tuple[NDArray[np.float32], int, int]:
-    """Means of factor x factor blocks, the last rows and columns filled up with their neighbours; (C, h*w), h, w."""
+def _shrink(plane: Plane, factor: int) -> Plane:
+    """Means of factor x factor blocks, the last rows and columns filled up with their neighbours; (C, h, w)"""
     channels, height, width = plane.shape
     rows, cols = -(-height // factor), -(-width // factor)
     padded = np.pad(plane, ((0, 0), (0, rows * factor - height), (0, cols * factor - width)), mode="edge")
-    block = padded.reshape(channels, rows, factor, cols, factor).mean(axis=(2, 4), dtype=np.float32)
-    return block.reshape(channels, -1), rows, cols
+    return padded.reshape(channels, rows, factor, cols, factor).mean(axis=(2, 4), dtype=np.float32)

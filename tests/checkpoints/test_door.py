@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 import layerscope.checkpoints as door
 from layerscope.checkpoints import READERS, TensorSpec, open_checkpoint
+from layerscope.checkpoints.alarms import Alarms
+from layerscope.checkpoints.guard import show
 from layerscope.dtypes import STORAGE
 from layerscope.errors import CheckpointError
 from tests.checkpoints.conftest import refusal, rezip
@@ -148,6 +152,36 @@ def test_nothing_in_the_package_can_run_a_pickle() -> None:
             assert not {"torch", "numba", "pickle", "importlib", "subprocess"} & {n.split(".")[0] for n in names}, file
             called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             assert called not in ("eval", "exec", "__import__", "compile"), file
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, struct.error, KeyError, OverflowError, zlib.error])
+def test_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    class Careless:
+        @staticmethod
+        def sniff(head: bytes, path: Path) -> bool:
+            return True
+
+        @staticmethod
+        def open(path: Path) -> door.Checkpoint:
+            raise error("one\ntwo")
+
+    monkeypatch.setattr(door, "READERS", {"careless": Careless})
+    (tmp_path / "a\nb").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="cannot be understood") as caught:
+        open_checkpoint(tmp_path / "a\nb")
+    assert str(caught.value).isprintable()
+
+
+def test_text_from_a_file_is_safe_to_print() -> None:
+    assert show("\x1b[2J\n\u202e") == "\\x1b[2J\\n\\u202e"
+    assert show("\ud800") == "\\ud800"
+    assert len(show("x" * 1000)) == 80 and len(show(b"x" * 1000)) == 80
+    assert show(2**100_000) == "a number of 100001 bits" and show(True) == "True"
+    laughing: object = ("ha",)
+    for _ in range(100):
+        laughing = (laughing, laughing)
+    assert show(laughing) == "a tuple" and show((1, "a")) == "(1, a)"
+    assert len(Alarms.text(laughing)) < 200
 
 
 def test_public_names() -> None:

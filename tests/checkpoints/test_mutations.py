@@ -29,7 +29,7 @@ def survives(path: Path) -> None:
                     checkpoint.read(spec)
             assert all(line.isprintable() for line in checkpoint.warnings)
     except CheckpointError as error:
-        assert str(error).isprintable()
+        assert str(error).isprintable() and "cannot be understood" not in str(error)
 
 
 def flip(data: bytes, flips: list[tuple[float, bytes]]) -> bytes:

@@ -161,6 +161,12 @@ def test_sizes_that_lie(tmp_path: Path) -> None:
     )
 
 
+def test_fewer_numbers_than_bytes(tmp_path: Path) -> None:
+    """Found by fuzzing: five bytes that hold one number, for a shape of two."""
+    path = model(onnx.TensorProto(name="w", data_type=6, dims=[2], int32_data=[2**31 - 1]), path=tmp_path / "a")
+    assert "needs 8 bytes of a protobuf field" in refusal(path)
+
+
 def test_graphs_without_end(tmp_path: Path) -> None:
     graph = b""
     for _ in range(60):

@@ -77,10 +77,6 @@ class Call:
         return self.call
 
 
-def raw(text: str) -> bytes:
-    return text.encode("latin-1")
-
-
 COMMAND = "touch pwned"
 #: what the pickle does -> (the pickle, what the warning says)
 HOSTILE = {
@@ -149,12 +145,13 @@ def test_nothing_runs_and_the_warning_says_what_would_have(tmp_path: Path, case:
     assert not Path("pwned").exists()
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+TOUCHING = [case for case, (data, _) in HOSTILE.items() if b"touch pwned" in data and case != "dotted name"]
+
+
+@pytest.mark.parametrize("case", TOUCHING)
 def test_python_would_have_run_it(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hostile set is hostile: where it touches a file, Python's own unpickler does so."""
     pickled = HOSTILE[case][0]
-    if b"touch pwned" not in pickled or case == "dotted name":
-        pytest.skip("does not touch a file")
     monkeypatch.chdir(tmp_path)
     try:
         pickle.loads(pickled)
@@ -222,6 +219,7 @@ BROKEN = {
     "dtype of nothing": b"\x80\x02cnumpy\ndtype\n)R.",
     "array state": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)RNb.",
     "scalar too short": b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nU\x02f8\x85RU\x01a\x86R.",
+    "storage in a bare pickle": tensor_pickle(),  # found by fuzzing
     "from type": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nNNNtR.",
 }
 
@@ -230,7 +228,9 @@ BROKEN = {
 def test_broken_pickles_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(BROKEN[case])
-    refusal(path)
+    message = refusal(path)
+    if case in ("end", "negative", "no stop"):
+        assert "the pickle ends in its middle" in message
 
 
 def test_text_in_a_name_is_escaped(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from layerscope.checkpoints import open_checkpoint
-from tests.checkpoints.conftest import DTYPES, Network, check, refusal, rezip, same, values
+from tests.checkpoints.conftest import DTYPES, Network, check, refusal, rezip, same, text, values, zip_with
 
 FORMATS = pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 
@@ -48,8 +48,10 @@ def test_views_strides_and_repeats(tmp_path: Path, new: bool) -> None:
 def test_tied_tensors_are_told(tmp_path: Path, new: bool) -> None:
     base = torch.arange(12.0).reshape(3, 4)
     state = {"a": base, "b": base, "t": base.T, "part": base[:2], "other": base.clone(), "z": base[:0]}
+    state["gaps"] = base.reshape(-1)[:5:2]
+    state["filled"] = base.reshape(-1)[:5]  # the same first and last byte as "gaps", and more between
     with open_checkpoint(save(state, tmp_path / "a", new)) as checkpoint:
-        assert [spec.tied for spec in checkpoint.specs] == ["", "a", "a", "", "", ""]
+        assert [spec.tied for spec in checkpoint.specs] == ["", "a", "a", "", "", "", "", ""]
 
 
 @FORMATS
@@ -167,6 +169,13 @@ def test_parts_of_one_network_keep_their_paths(tmp_path: Path) -> None:
     })  # fmt: skip
 
 
+def test_tensors_beside_parts_belong_to_them(tmp_path: Path) -> None:
+    check(
+        save({"token": torch.ones(1), "blocks": {"0.weight": torch.ones(2)}}, tmp_path / "a"),
+        {"token": torch.ones(1), "blocks.0.weight": torch.ones(2)},
+    )
+
+
 def test_optimizer_state_is_told_apart(tmp_path: Path, network: Network) -> None:
     network = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters())
@@ -229,6 +238,13 @@ def test_numpy_arrays_are_tensors(tmp_path: Path) -> None:
     path = save({"w": np.ones(1), "o": np.array(["x", None], object), "big": np.ones(2, ">f4")}, tmp_path / "a")
     with open_checkpoint(path) as checkpoint:
         assert [bool(spec.unreadable) for spec in checkpoint.specs] == [False, True, True]
+
+
+def test_unknown_types_are_safe_to_print(tmp_path: Path) -> None:
+    meta = b"\x80\x04ctorch._utils\n_rebuild_meta_tensor_no_storage\n(" + text("torch") + text("\x1b[2J") + b"\x93"
+    zip_with(tmp_path / "a", meta + b"K\x02\x85K\x01\x85\x89tR.")
+    with open_checkpoint(tmp_path / "a") as checkpoint:
+        assert checkpoint.specs[0].dtype == r"\x1b[2J" and checkpoint.specs[0].nbytes == 0
 
 
 def test_a_lone_tensor_and_a_list(tmp_path: Path) -> None:

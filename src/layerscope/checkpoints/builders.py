@@ -55,6 +55,13 @@ _SCHEMES = (
 )
 
 
+_DTYPES = {f"{sign}int{bits}" for sign in ("u", "") for bits in range(1, 8)} | {*STORAGE, *_TORCH_ALIASES}
+_DTYPES |= {"bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "quint4x2", "quint2x4", "float4_e2m1fn_x2"}
+# numpy's code -> element type, for the types that numpy has itself
+_BITS_ONLY = ("bfloat", "float8", "complex32", "q")
+_NUMPY_NAMES = {code: name for name, code in STORAGE.items() if not name.startswith(_BITS_ONLY)}
+
+
 @dataclass(slots=True, eq=False)
 class Storage:
     """Memory that tensors share: `key` names it within the file; `nbytes` is what it says it has."""
@@ -88,12 +95,8 @@ class Kind(Stateful):
     @property
     def name(self) -> str:
         """The element type in `layerscope.dtypes`, "" if it has none (objects, strings, big-endian)."""
-        known = {np.dtype(code).str: name for name, code in reversed(STORAGE.items()) if name not in _BITS_ONLY}
         code = self.code if self.code[:1] in "<>|=" else f"<{self.code}"
-        return known.get(code.replace("=", "<"), known.get("|" + code[1:], ""))
-
-
-_BITS_ONLY = {name for name in STORAGE if name.startswith(("bfloat", "float8", "complex32", "q"))}
+        return _NUMPY_NAMES.get(code.replace("=", "<"), _NUMPY_NAMES.get("|" + code[1:], ""))
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +131,7 @@ def element_type(value: object) -> str:
     """The element type that a `torch.dtype` names, also one that cannot be read."""
     if not isinstance(value, Global) or value.module != "torch":
         raise Damage(f"a tensor has {show(value)} for its element type")
-    return _TORCH_ALIASES.get(value.name, value.name)
+    return _TORCH_ALIASES.get(value.name, show(value.name, 40))
 
 
 def is_plain(name: str) -> bool:
@@ -138,17 +141,11 @@ def is_plain(name: str) -> bool:
     module, _, last = name.rpartition(".")
     if last in _STORAGE_TYPES or name == "torch.storage.TypedStorage":
         return module in ("torch", "torch.cuda", "torch.storage")
-    return module == "torch" and (last in _dtype_names() or last.startswith(_SCHEMES))
+    return module == "torch" and (last in _DTYPES or last.startswith(_SCHEMES))
 
 
 def _dotted(value: object) -> str:
     return str(value) if isinstance(value, Global) else ""  # str() of a nested tuple may never end
-
-
-def _dtype_names() -> set[str]:
-    small = {f"{sign}int{bits}" for sign in ("u", "") for bits in range(1, 8)}
-    bits = {"bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "quint4x2", "quint2x4", "float4_e2m1fn_x2"}
-    return {*STORAGE, *_TORCH_ALIASES, *small, *bits}
 
 
 # ---- torch
@@ -160,7 +157,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str = ""
         raise Damage(f"a tensor of shape {show(shape)} has no storage or no offset")
     dtype = dtype or storage.dtype
     if dtype not in STORAGE:
-        return Tensor(Layout(dtype, shape, strides, offset), storage, f"{show(dtype)} has no numpy values")
+        return Tensor(Layout(dtype, shape, strides, offset), storage, f"{dtype} has no numpy values")
     layout = Layout(dtype, shape, strides, offset)
     layout.check(storage.nbytes, f"storage {show(storage.key)}")
     return Tensor(layout, storage)
@@ -211,7 +208,7 @@ def _rebuild_from_type(m: Machine, arguments: Arguments) -> Any:
 def _rebuild_from_numpy(m: Machine, arguments: Arguments) -> Any:
     array, dtype = arguments[0], element_type(arguments[1])
     if isinstance(array, Array) and array.kind is not None and array.kind.name != dtype:
-        raise Damage(f"a tensor says {show(dtype)} but holds an array of {show(array.kind.code)}")
+        raise Damage(f"a tensor says {dtype} but holds an array of {show(array.kind.code)}")
     return array
 
 

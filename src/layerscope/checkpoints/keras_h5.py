@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,24 @@ def open(path: Path) -> Checkpoint:
             if loader is not None:
                 loaders[name] = loader
 
-    with _h5(data) as file:
+    with _opened(data) as file:
         file.visititems(note)  # visits no soft and no external links, and every object once
     warnings = [f"{show(spec.name)} cannot be read: {spec.unreadable}" for spec in specs if spec.unreadable]
     return Checkpoint(path, "Keras", specs, loaders, warnings=warnings)
 
 
-def _h5(data: memoryview) -> Any:
+@contextmanager
+def _opened(data: memoryview) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
         raise Damage("is a Keras file, and h5py is not installed", "pip install 'layerscope[keras]'") from None
-    return h5py.File(_Reader(data), "r")
+    try:
+        with h5py.File(_Reader(data), "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        # h5py hands on what libhdf5 says in any of these, and damage shows at any call.
+        raise Damage(f"is damaged inside as an HDF5 file ({show(error)})") from error
 
 
 class _Reader(io.RawIOBase):
@@ -115,5 +122,5 @@ def _dataset(name: str, item: Any, data: memoryview) -> tuple[TensorSpec, Callab
 
 
 def _read(data: memoryview, name: str) -> NDArray[Any]:
-    with _h5(data) as file:
+    with _opened(data) as file:
         return file[name][()] if file[name].shape else np.asarray(file[name][()])

@@ -89,4 +89,4 @@ class Layout:
             return np.empty(self.shape, kind)
         flat = np.frombuffer(buffer, kind, self.end - self.offset, self.offset * kind.itemsize)  # type: ignore[call-overload]
         steps = tuple(step * kind.itemsize for step in self.strides)
-        return as_strided(flat, self.shape, steps, writeable=False)
+        return as_strided(flat, self.shape, steps)

@@ -52,7 +52,7 @@ _FIRST, _SECOND = b"\x08", b"\x12\x1a\x22\x28\x32\x3a\x42\x72"
 
 def sniff(head: bytes, path: Path) -> bool:
     """ir_version below 64 as the first field, then another field of ModelProto."""
-    return head[:1] == _FIRST and 0 < head[1] < 64 and head[2:3] in [bytes([b]) for b in _SECOND]
+    return head[:1] == _FIRST and b"\0" < head[1:2] < b"\x40" and head[2:3] in [bytes([b]) for b in _SECOND]
 
 
 def open(path: Path) -> Checkpoint:
@@ -153,7 +153,7 @@ class _Model:
         have = sum(len(part) if isinstance(part, memoryview) else 10 for part in parts)
         if have < need or (raw is not None and have != need):
             raise Damage(f"holds {have} bytes for {show(name)}, whose shape {show(shape)} needs {show(need)}")
-        self.loaders[name] = lambda: layout.array(_elements(parts, place, dtype))
+        self.loaders[name] = lambda: _read(layout, parts, place)
         return self._list(TensorSpec(name, shape, dtype))
 
     def _add_external(self, spec: TensorSpec, layout: Layout, external: dict[str, str]) -> None:
@@ -203,6 +203,13 @@ def _tensor(message: Message) -> _Tensor:
         elif number == 14 and value == 1:
             tensor.external = external
     return tensor
+
+
+def _read(layout: Layout, parts: list[int | memoryview], place: int) -> NDArray[Any]:
+    buffer: Any = _elements(parts, place, layout.dtype)
+    # How many numbers of variable length a field holds is known only now.
+    layout.check(memoryview(buffer).nbytes, "a protobuf field")
+    return layout.array(buffer)
 
 
 def _elements(parts: list[int | memoryview], place: int, dtype: str) -> memoryview | bytes | NDArray[Any]:

@@ -58,7 +58,7 @@ def _spec(named: Named, first: dict[object, str]) -> TensorSpec:
 def _array_spec(named: Named, leaf: Array) -> TensorSpec:
     kind = leaf.kind.name if leaf.kind is not None else ""
     if not kind or leaf.data is None:
-        code = leaf.kind.code if leaf.kind is not None else "objects"
+        code = show(leaf.kind.code) if leaf.kind is not None else "objects"
         stored = len(leaf.data or b"")
         reason = f"a numpy array of {code} has no plain numbers"
         return TensorSpec(named.name, leaf.shape, code, named.role, unreadable=reason, stored_bytes=stored)

@@ -43,6 +43,7 @@ def open(path: Path) -> Checkpoint:
         root = machine.load()
         storages.locate(machine.load(), machine.at)
         return assemble(path, "PyTorch (legacy)", root, machine.alarms, storages.read)
+    storages.locate([], machine.at)  # a bare pickle has no storages, so it may refer to none
     return assemble(path, "pickle", root, machine.alarms, storages.read)
 
 

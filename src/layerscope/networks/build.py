@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from layerscope.errors import NetworkError, UsageError, nearest
 from layerscope.networks.alexnet import AlexNet
-from layerscope.networks.preprocessing import HALF, IMAGENET, Preprocessing
+from layerscope.networks.preprocessing import HALF, IMAGENET, PIXELS, Preprocessing
 
 __all__ = ["NETWORKS", "build", "head_of", "labels_for", "preprocessing_for", "split_name", "unbuilt"]
 
@@ -123,20 +123,25 @@ def preprocessing_for(name: str) -> Preprocessing:
         return Preprocessing(resize, (height, width), data["mean"], data["std"], data["interpolation"])
     for weights in _weights_of(name):
         preset = weights.transforms()
-        if hasattr(preset, "crop_size") and hasattr(preset, "resize_size"):
-            (crop,), (resize,) = _one(preset.crop_size), _one(preset.resize_size)
-            filters = preset.interpolation.value
-            return Preprocessing(resize, (crop, crop), tuple(preset.mean), tuple(preset.std), filters)
+        if type(preset).__name__ == "ObjectDetection":
+            return PIXELS
+        if hasattr(preset, "resize_size") and hasattr(preset, "mean"):
+            resize, crop = _size(preset.resize_size), _size(getattr(preset, "crop_size", None))
+            square = (crop, crop) if isinstance(crop, int) else crop
+            return Preprocessing(resize, square, tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
     return IMAGENET
 
 
-def _one(size: Any) -> tuple[int]:
-    return (size if isinstance(size, int) else int(size[0]),)
+def _size(given: Any) -> Any:
+    """torchvision's sizes: [256], (256,) or 256 for the shorter side, (128, 171) for height and width."""
+    if given is None or isinstance(given, int):
+        return given
+    return int(given[0]) if len(given) == 1 else (int(given[0]), int(given[1]))
 
 
 def labels_for(name: str, classes: int | None) -> list[str] | None:
     """Categories of the network's published weights where their number is `classes`; else None."""
-    for weights in _weights_of(name):
+    for weights in _weights_of(name) if classes else []:
         categories = weights.meta.get("categories")
         if categories and len(categories) == classes:
             return list(categories)

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from layerscope.checkpoints import Checkpoint, open_checkpoint
 from layerscope.dtypes import is_float
 from layerscope.errors import LayerscopeError, NetworkError, UsageError, nearest
+from layerscope.hooks import unwrapped
 from layerscope.networks.build import build, head_of, labels_for, preprocessing_for, split_name, unbuilt
-from layerscope.networks.identify import identify, signatures
+from layerscope.networks.foreign import Takes, open_program, plain, preprocessing_of, takes_of
+from layerscope.networks.identify import Identity, identify, signatures
 from layerscope.networks.preprocessing import IMAGENET, Preprocessing
 
 __all__ = ["Network", "network_of", "open_network", "state_of", "transfer"]
@@ -30,7 +32,8 @@ __all__ = ["Network", "network_of", "open_network", "state_of", "transfer"]
 class Network:
     """A network with all that is needed to run it on an image.
 
-    `notes` say what was assumed, one line each: random weights, where the labels come from.
+    `notes` say what was assumed, one line each: random weights, where the labels come from. `takes` is what the
+    network wants photos as: a batch (B, C, H, W), a list of (C, H, W), or clips (B, C, T, H, W).
     """
 
     model: nn.Module
@@ -39,6 +42,10 @@ class Network:
     labels: list[str] | None = None
     checkpoint: str = ""
     notes: list[str] = field(default_factory=list)
+    takes: Takes = "batch"
+
+    def __post_init__(self) -> None:
+        self.takes = takes_of(self.model)
 
     @property
     def subject(self) -> str:
@@ -50,7 +57,7 @@ def state_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The weights of an open checkpoint as tensors of their own, in the order of the file."""
     state = {}
     for spec in checkpoint.specs:
-        if spec.role == "weight":
+        if spec.role == "weight" and not spec.unreadable:
             bits = torch.from_numpy(checkpoint.read(spec).copy())  # a copy: the mapping is read-only and goes away
             state[spec.name] = bits.view(getattr(torch, spec.dtype)) if is_float(spec.dtype) else bits
     return state
@@ -134,37 +141,42 @@ def _from_checkpoint(file: str, name: str = "") -> Network:
         state = state_of(checkpoint)
     if not state:
         raise NetworkError(f"{file}: holds no weights; give a checkpoint of a network")
-    sidecar = _sidecar(Path(file))
-    notes = []
+    sidecar, notes = _sidecar(Path(file)), []
     if not name:
-        shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-        found = identify(shapes)
-        if not found or not found.strict:
-            looks = f" (nearest: {found})" if found else ""
-            raise NetworkError(
-                f"{file}: its {len(state)} tensors are those of no network that layerscope knows{looks}; "
-                f"name the network: torchvision:NAME={file}, or path/to/file.py:function={file}"
-            )
-        name = sidecar.get("network", found.name)
-        if found.prefix:
-            state = {key.removeprefix(found.prefix): tensor for key, tensor in state.items()}
+        found = _recognised(file, state)
+        state = {key.removeprefix(found.prefix): tensor for key, tensor in state.items()}
         notes.append(f"recognised as {found}")
-    if not split_name(name):
-        network = _from_code(name)
-        _fill(network.model, network.name, file, state)
-        return replace(network, checkpoint=file, notes=[])
-    classes = _classes(name, state)
-    model = _load(name, file, state, classes)
+        # Only a name of a library: a file that lies beside a checkpoint must not make us run code.
+        said = sidecar.get("network")
+        name = said if isinstance(said, str) and split_name(said) else found.name
+    if split_name(name):
+        classes = _classes(name, state)
+        model, usual = _load(name, file, state, classes), preprocessing_for(name)
+    else:
+        made = _from_code(name)
+        _fill(made.model, name, file, state)
+        model, usual, classes = made.model, made.preprocessing, None
     labels = sidecar.get("classes")
-    if not (isinstance(labels, list) and len(labels) == classes):
+    if not isinstance(labels, list) or classes not in (None, len(labels)):
         labels = labels_for(name, classes)
         if labels:
             notes.append(f"labels are ImageNet's: the network has {classes} classes and the checkpoint names none")
     try:
         preprocessing = Preprocessing.from_json(sidecar["preprocessing"])
     except (KeyError, TypeError, ValueError):
-        preprocessing = preprocessing_for(name)
+        preprocessing = usual
     return Network(model, name, preprocessing, labels, file, notes)
+
+
+def _recognised(file: str, state: Mapping[str, Tensor]) -> Identity:
+    found = identify({key: tuple(tensor.shape) for key, tensor in state.items()})
+    if found and found.strict:
+        return found
+    looks = f" (nearest: {found})" if found else ""
+    raise NetworkError(
+        f"{file}: its {len(state)} tensors are those of no network that layerscope knows{looks}; "
+        f"name the network: torchvision:NAME={file}, or path/to/file.py:function={file}"
+    )
 
 
 def _fill(model: nn.Module, name: str, file: str, state: dict[str, Tensor]) -> None:
@@ -214,12 +226,17 @@ def _from_code(given: str) -> Network:
 
 
 def network_of(model: nn.Module, name: str = "") -> Network:
-    """A live module as a Network: ImageNet's preprocessing, gray if its first convolution takes one channel."""
-    preprocessing = IMAGENET
+    """A live module as a Network: ImageNet's preprocessing, gray if its first convolution takes one channel.
+
+    What `torch.compile` and `DataParallel` wrap is looked at without the wrapper, TorchScript through a `mirror`.
+    """
+    name = name or type(unwrapped(model)).__name__
+    model, notes = plain(model)
+    preprocessing = preprocessing_of(model)
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels == 1:
         preprocessing = replace(IMAGENET, mean=(0.5,), std=(0.5,))
-    return Network(model, name or type(model).__name__, preprocessing)
+    return Network(model, name, preprocessing, notes=notes)
 
 
 def open_network(given: str | nn.Module) -> Network:
@@ -238,6 +255,9 @@ def open_network(given: str | nn.Module) -> Network:
         return Network(model, given, preprocessing_for(given), None, "", [note])
     if ":" in given and not Path(given).exists():
         return _from_code(given)
+    model = open_program(given)
+    if model is not None:
+        return network_of(model, given)
     if Path(given).exists() or Path(given).suffix or os.sep in given:
         return _from_checkpoint(given)
     short = [key.partition(":")[2] for key in signatures()]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerscope.errors import UsageError
 
-__all__ = ["HALF", "IMAGENET", "Preprocessing"]
+__all__ = ["CLIPS", "HALF", "IMAGENET", "PIXELS", "Preprocessing"]
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -127,3 +127,7 @@ class Preprocessing:
 HALF = Preprocessing((224, 224), None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 #: torchvision's ResNets and most others trained on ImageNet
 IMAGENET = Preprocessing(256, (224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: torchvision's detection networks: they scale and normalise by themselves
+PIXELS = Preprocessing(None, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+#: torchvision's video networks, trained on Kinetics
+CLIPS = Preprocessing((128, 171), (112, 112), (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))

@@ -86,16 +86,21 @@ def _weights(out: Console, record: Record) -> None:
     wide = out.width >= 110
     columns = ["name", "shape", *(["dtype"] if wide else []), "mean", "std", "min", "max"]
     grid = _table(*columns, *(["zeros", "distribution"] if wide else []))
+    unread: list[str] = []
     for entry in record:
         row = [_name(entry.key), shape(entry.shape), *([entry.dtype] if wide else []), *_figures(entry)]
         if entry.type == "counter":
             row[-4] = entry.note.partition(" ")[0]
+        if entry.total is None and entry.note.startswith("no statistics"):
+            unread.append(f"{printable(entry.key)}: {entry.note}")
         if wide:
             row += [f"{int(entry.total.zeros.item()):,}" if entry.total else "", _spark(entry.histogram)]
         grid.add_row(*row)
     out.print(grid)
     elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
     out.print(f"\n{len(record)} tensors, {elements:,} values ({record.provenance.get('format', '')})")
+    for line in unread[:5] + ([f"and {len(unread) - 5} more"] if len(unread) > 5 else []):
+        out.print(Text(line, style="yellow"))
     if record.provenance.get("architecture"):
         out.print(f"looks like {_name(record.provenance['architecture'])}")
     if record.foreign:
@@ -110,14 +115,23 @@ def _list(channels: Sequence[object], most: int = 8) -> str:
     return shown + (f" and {len(channels) - most} more" if len(channels) > most else "")
 
 
-def _features(out: Console, record: Record) -> None:
+def _classes(out: Console, record: Record) -> None:
+    """The five best classes of each image; of many images the best one alone."""
+    few = len(record.predictions) <= 3
     for index, top in enumerate(record.predictions):
         name = record.pictures[index].name if index < len(record.pictures) else f"image {index}"
-        out.print(f"[bold]{_name(name)}[/bold]")
-        for one in top:
+        if few:
+            out.print(f"[bold]{_name(name)}[/bold]")
+        for one in top if few else top[:1]:
             blocks = "█" * round(one.probability * 24)
-            out.print(f"  {one.probability:6.1%}  {_name(one.label):<28} {blocks}")
-    out.print()
+            lead = "" if few else f"{_name(name):<28}"
+            out.print(f"  {lead}{one.probability:6.1%}  {_name(one.label):<28} {blocks if few else ''}".rstrip())
+    if record.predictions:
+        out.print()
+
+
+def _features(out: Console, record: Record) -> None:
+    _classes(out, record)
     grid = _table("layer", "type", "shape", "mean", "std", "min", "max", "dead")
     for entry in record:
         channels = len(entry.columns.count) if entry.columns is not None else 0

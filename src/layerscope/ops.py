@@ -1,0 +1,122 @@
+"""What functions give between the modules: a residual add, a functional ReLU, the weights of an attention.
+
+A mode of torch sees every call of a public function of torch while it is on, and hooks tell within which module.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from layerscope.attention import attention_weights
+from layerscope.hooks import Emit, tappable, tensors_in, unwrapped
+from layerscope.reduce import Collector
+from layerscope.sites import Site
+
+__all__ = ["Functions", "name_of"]
+
+#: new shapes and types of the same values, and what is no computation
+_SAME_VALUES = frozenset(
+    "bfloat16 chunk clone contiguous cpu cuda detach double expand expand_as float half movedim permute requires_grad "
+    "reshape split squeeze swapaxes t to transpose type type_as unbind unflatten unsqueeze view view_as".split()
+)
+_OPERATORS = frozenset("add sub mul truediv div floordiv mod pow matmul and or xor".split())
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """`add` for torch.add, Tensor.add_, `+` and `+=`; "" for what makes no new values."""
+    raw = getattr(func, "__name__", "")
+    name = raw.strip("_")
+    if raw in ("__get__", "__set__", "__setitem__") or name in _SAME_VALUES:
+        return ""
+    if raw.startswith("__") and name[:1] in ("i", "r") and name[1:] in _OPERATORS:
+        name = name[1:]
+    return {"truediv": "div"}.get(name, name)
+
+
+class Functions(TorchFunctionMode):
+    """While it is entered, reduces what functions give outside of leaf modules; see `features`.
+
+    Names are `PATH/FUNCTION`, with the path of the module around, `/FUNCTION` at the top. `patterns`: globs over names
+    and types; all if empty.
+    """
+
+    def __init__(
+        self, model: nn.Module, collector: Collector, patterns: Sequence[str], ops: bool, attention: bool
+    ) -> None:
+        super().__init__()
+        self._model = unwrapped(model)
+        self._collector = collector
+        self._patterns, self._ops, self._attention = patterns, ops, attention
+        self._leaves = {path for path, _, leaf in tappable(self._model) if leaf}
+        self._own = {id(tensor) for tensor in [*self._model.parameters(), *self._model.buffers()]}
+        self._around: list[str] = [""]
+        self._calls: Counter[str] = Counter()
+        self._busy = False
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Functions:
+        self._around, self._calls = [""], Counter()
+        for path, module, _ in tappable(self._model):
+            if module is not self._model:
+                enter = module.register_forward_pre_hook(self._entering(path))
+                leave = module.register_forward_hook(self._leaving, always_call=True)
+                self._hooks.callback(enter.remove)
+                self._hooks.callback(leave.remove)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.close()
+        super().__exit__(*error)
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        return lambda *_: self._around.append(path)
+
+    def _leaving(self, *_: object) -> None:
+        self._around.pop()
+
+    def unseen(self, emit: Emit) -> Emit:
+        """`emit`, whose own calls of torch are not the network's."""
+
+        def wrapped(site: Site, module: nn.Module, tensor: Tensor) -> None:
+            self._busy = True
+            try:
+                emit(site, module, tensor)
+            finally:
+                self._busy = False
+
+        return wrapped
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)  # the mode is off within
+        if not self._busy and any(id(tensor) not in self._own for _, tensor in tensors_in([*args, *kwargs.values()])):
+            self._see(func, args, kwargs, output)
+        return output
+
+    def _see(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        path = self._around[-1]
+        weights = attention_weights(func, args, kwargs, output) if self._attention else None
+        if weights is not None and self._wanted(f"{path}/attention", "attention"):
+            self._collector.attend(self._site(f"{path}/attention"), weights)
+        name = name_of(func)
+        if not (self._ops and name) or path in self._leaves or not self._wanted(f"{path}/{name}", name):
+            return
+        found = list(tensors_in(output, f"{path}/{name}"))
+        call = self._site(f"{path}/{name}").call if found else 0
+        for part, tensor in found:
+            self._collector.keep_function(Site(part, call), name, tensor)
+
+    def _site(self, name: str) -> Site:
+        self._calls[name] += 1
+        return Site(name, self._calls[name] - 1)
+
+    def _wanted(self, name: str, kind: str) -> bool:
+        globs = self._patterns
+        return not globs or any(fnmatchcase(name, glob) or fnmatchcase(kind, glob) for glob in globs)

@@ -1,0 +1,232 @@
+"""What TensorBoard would show, read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import layerscope
+from layerscope.errors import OutputError
+from layerscope.networks.open import open_network
+from layerscope.training.logs import entries_of
+from layerscope.views.png import feature_mosaic, kernel_mosaic
+from layerscope.views.tensorboard import export, open_writer, write_graph, write_histograms
+
+from .test_training import NETS, paint, quick, state
+
+pytest.importorskip("tensorboard")
+
+LAST = """
+
+class Untraceable(Tiny):
+    def forward(self, x):
+        if torch.jit.is_tracing():
+            raise RuntimeError("depends on\\nthe data")
+        return super().forward(x)
+"""
+
+
+@pytest.fixture
+def nets(tmp_path) -> str:
+    path = tmp_path / "nets.py"
+    path.write_text(NETS + LAST)
+    return f"{path}:"
+
+
+@pytest.fixture
+def colors(tmp_path) -> Path:
+    return paint(tmp_path / "colors", ["blue", "green", "red"])
+
+
+def read(logdir: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(logdir), size_guidance={"histograms": 0, "images": 0, "scalars": 0})
+    return events.Reload()
+
+
+def points(events, tag: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in events.Scalars(tag)]
+
+
+def pixels(events, tag: str) -> np.ndarray:
+    (image,) = events.Images(tag)
+    picture = Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB")
+    assert (image.width, image.height) == picture.size
+    return np.asarray(picture)
+
+
+def test_a_training_in_numbers(colors, nets, tmp_path):
+    result, _ = quick(colors, nets + "Tiny", tmp_path / "a.pth", epochs=3, logdir=tmp_path / "log", batch=2)
+    events = read(tmp_path / "log")
+    assert set(events.Tags()["scalars"]) == {
+        "train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate"
+    }  # fmt: skip
+    for tag, value in {
+        "train/accuracy": lambda epoch: epoch.train.accuracy,
+        "val/loss": lambda epoch: epoch.val.loss,
+        "val/accuracy": lambda epoch: epoch.val.accuracy,
+        "learning_rate": lambda epoch: 0.03,
+    }.items():
+        assert points(events, tag) == [(e.number, pytest.approx(value(e), rel=1e-6)) for e in result.epochs]
+    steps = points(events, "train/loss")  # 24 images in twos: 12 steps an epoch
+    assert [step for step, _ in steps] == [10, 12, 20, 24, 30, 36]
+    (_, ten), (_, two) = steps[:2]
+    assert (10 * ten + 2 * two) / 12 == pytest.approx(result.epochs[0].train.loss, rel=1e-6)
+    assert events.Graph().node
+
+
+def test_the_histograms_are_numpys(colors, nets, tmp_path):
+    quick(colors, nets + "Tiny", tmp_path / "a.pth", logdir=tmp_path / "log")
+    events = read(tmp_path / "log")
+    saved = state(tmp_path / "a.pth")
+    names = [name for name in saved if not name.endswith("num_batches_tracked")]
+    assert events.Tags()["histograms"] == [f"weights/{name}" for name in names]
+    for name in names:
+        ((point),) = events.Histograms(f"weights/{name}")
+        values = saved[name].numpy()
+        counts, edges = np.histogram(values, 50)
+        found = point.histogram_value
+        assert point.step == 1
+        assert list(found.bucket) == counts.tolist()
+        assert list(found.bucket_limit) == edges[1:].tolist()
+        assert (found.min, found.max, found.num) == (values.min(), values.max(), values.size)
+        assert found.sum == pytest.approx(values.sum(dtype=float), rel=1e-6, abs=1e-9)
+        assert found.sum_squares == pytest.approx((values.astype(float) ** 2).sum(), rel=1e-6)
+
+
+def test_the_maps_are_those_of_the_probe(colors, nets, tmp_path):
+    probe = colors / "red" / "03.png"
+    result, _ = quick(colors, nets + "Tiny", tmp_path / "a.pth", logdir=tmp_path / "log", probe=probe)
+    network = open_network(nets + "Tiny")
+    network.model.load_state_dict(state(tmp_path / "a.pth"))
+    record = layerscope.features(replace(network, preprocessing=result.preprocessing), probe, "stem")
+    expected = feature_mosaic(record, record["stem"], channels=None)
+    events = read(tmp_path / "log")
+    assert events.Tags()["images"] == ["maps/stem"]
+    assert np.array_equal(pixels(events, "maps/stem"), np.asarray(Image.open(io.BytesIO(expected)).convert("RGB")))
+
+
+def test_a_network_that_cannot_be_traced_is_trained_all_the_same(colors, nets, tmp_path, capfd):
+    result, lines = quick(colors, nets + "Untraceable", tmp_path / "a.pth", logdir=tmp_path / "log")
+    (line,) = [line for line in lines if line.startswith("no graph")]
+    assert "depends on the data" in line
+    assert len(points(read(tmp_path / "log"), "val/loss")) == len(result.epochs)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_drawing_the_graph_changes_nothing(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+    model[1].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with contextlib.closing(open_writer(tmp_path)) as writer:
+        assert write_graph(writer, model, torch.randn(1, 3, 8, 8)) == ""
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert any("BatchNorm" in node.name for node in read(tmp_path).Graph().node)
+
+
+HARD = {
+    "nan": torch.tensor([1.0, math.nan, 3.0]),
+    "infinite": torch.tensor([-math.inf, 1.0, 2.0, math.inf]),
+    "none_finite": torch.tensor([math.nan, math.inf]),
+    "empty": torch.zeros(0),
+    "huge": torch.tensor([-1e30, 0.0, 1e30]),
+    "whole_range": torch.tensor([-3.4e38, 3.4e38]),
+    "constant": torch.full((5,), 0.25),
+    "brain": torch.tensor([1.0, 2.0, 4.0]).bfloat16(),
+    "float8": torch.tensor([1.0, 2.0, 4.0]).to(torch.float8_e4m3fn),
+    "scalar": torch.tensor(2.0),
+    "whole_numbers": torch.arange(4),
+    "truth": torch.tensor([True, False, True]),
+}
+
+
+def test_no_tensor_is_too_hard_for_a_histogram(tmp_path):
+    model = nn.Module()
+    for name, tensor in HARD.items():
+        model.register_buffer(name, tensor)
+    with contextlib.closing(open_writer(tmp_path)) as writer:
+        write_histograms(writer, entries_of(model), 3)
+    events = read(tmp_path)
+    assert events.Tags()["histograms"] == [f"weights/{name}" for name in HARD]
+    for name, tensor in HARD.items():
+        (point,) = events.Histograms(f"weights/{name}")
+        found, values = point.histogram_value, tensor.double()
+        finite = values[torch.isfinite(values)]
+        assert point.step == 3
+        assert (found.num, sum(found.bucket)) == (len(finite.flatten()), len(finite.flatten()))
+        if found.num:
+            assert (found.min, found.max) == (finite.min(), finite.max())
+            assert found.sum == pytest.approx(finite.sum().item(), rel=1e-6)
+        else:
+            assert (found.min, found.max, found.bucket) == (0, 0, [0])
+
+
+def test_a_record_of_weights(tmp_path):
+    torch.manual_seed(3)
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).state_dict(), tmp_path / "net.pth")
+    record = layerscope.weights(tmp_path / "net.pth", bins=7)
+    assert export(record, tmp_path / "log") == tmp_path / "log"
+    events = read(tmp_path / "log")
+    assert events.Tags()["histograms"] == [f"weights/{entry.key}" for entry in record if entry.total]
+    for entry in record:
+        if entry.histogram:
+            (point,) = events.Histograms(f"weights/{entry.key}")
+            assert point.histogram_value.bucket == entry.histogram.counts.tolist()
+            assert point.histogram_value.bucket_limit == entry.histogram.edges[1:].tolist()
+    drawn = np.asarray(Image.open(io.BytesIO(kernel_mosaic(record, record["0.weight"]))).convert("RGB"))
+    assert np.array_equal(pixels(events, "kernels/0.weight"), drawn)
+
+
+def test_a_record_of_features_that_was_saved(colors, nets, tmp_path):
+    images = [colors / name / "00.png" for name in ("blue", "red")] + [colors / "red" / "01.png"]
+    layerscope.features(nets + "Tiny", images, "Conv2d").save(tmp_path / "r.layerscope")
+    record = layerscope.load(tmp_path / "r.layerscope")
+    export(record, tmp_path / "log")
+    events = read(tmp_path / "log")
+    names = ["00.png", "00.png (2)", "01.png"]
+    assert events.Tags()["images"] == [f"images/{name}" for name in names] + [f"maps of {name}/stem" for name in names]
+    assert events.Tags()["histograms"] == []
+    for image, name in enumerate(names):
+        assert np.array_equal(pixels(events, f"images/{name}"), record.pictures[image].pixels)
+        drawn = feature_mosaic(record, record["stem"], image, channels=None)
+        expected = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB"))
+        assert np.array_equal(pixels(events, f"maps of {name}/stem"), expected)
+
+
+def test_without_tensorboard(colors, nets, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(OutputError, match=r"pip install 'layerscope\[tensorboard\]'"):
+        quick(colors, nets + "Tiny", tmp_path / "a.pth", logdir=tmp_path / "log")
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_log_that_cannot_be_written(colors, nets, tmp_path):
+    with pytest.raises(OutputError, match=r"nets.py.* cannot be written"):
+        quick(colors, nets + "Tiny", tmp_path / "a.pth", logdir=tmp_path / "nets.py")
+
+
+def test_the_writer_is_closed_however_it_ends(colors, nets, tmp_path):
+    def interrupt(_done, _of, text):
+        if "validation" in text:
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        quick(colors, nets + "Tiny", tmp_path / "a.pth", logdir=tmp_path / "log", progress=interrupt)
+    assert not [one for one in set(threading.enumerate()) - before if "Writer" in type(one).__name__]
+    assert points(read(tmp_path / "log"), "train/loss")
