@@ -17,6 +17,12 @@ from torch import nn
 from layerscope import cli
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tiny networks: on cores that others use as well, threads that wait for each other cost more than they gain."""
+    torch.set_num_threads(1)
+
+
 @dataclass
 class Ran:
     code: int

@@ -20,11 +20,11 @@ SOURCE = ROOT / "src" / "layerscope"
 LEVELS = {
     "_version": 0, "errors": 0, "dtypes": 0, "text": 0,
     "sites": 1, "maps": 1, "stats": 1,
-    "record": 2, "images": 2, "layouts": 2, "device": 2, "attention": 2,
+    "record": 2, "images": 2, "looks": 3, "layouts": 2, "device": 2, "attention": 2,
     "tensors": 3, "findings": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
     "networks": 4, "views": 4, "selection": 4, "ops": 4,
     "inspect": 5,
-    "comparison": 6, "structure": 6,
+    "comparison": 6, "structure": 6, "units": 6,
     "training": 7, "demo": 7,
     "__init__": 8, "cli": 8,
     "__main__": 9,
@@ -32,7 +32,7 @@ LEVELS = {
 #: never import torch, not even indirectly
 WITHOUT_TORCH = ["errors", "dtypes", "text", "sites", "maps", "stats", "record", "images", "tensors", "findings",
                  "checkpoints", "inspect", "comparison", "views.png", "views.figure", "views.terminal",
-                 "views.documents", "networks.identify", "cli", "demo"]  # fmt: skip
+                 "views.documents", "views.unit", "looks", "networks.identify", "cli", "demo"]  # fmt: skip
 
 
 def room(path: Path) -> str:

@@ -309,23 +309,15 @@ def test_any_layout(tmp_path: Path) -> None:
     check_rows(found.rows, np.ascontiguousarray(values.transpose(2, 0, 1)[::2]))
 
 
-def test_read_only_and_odd_arrays_compile_nothing_new() -> None:
-    from layerscope.stats import kernels
-
+def test_read_only_and_odd_arrays_compile_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerscope.stats.objects._compile", lambda: pytest.fail("compiled"))
     values = RNG.normal(size=(2, 3, 50)).astype(np.float32)
-    before = (
-        len(kernels.rows.signatures),
-        len(kernels.channels_last.signatures),
-        len(kernels.codes.signatures),
-    )
     distribution(np.frombuffer(b"x" + values.tobytes(), np.float32, offset=1), "float32")
     values.setflags(write=False)
     columns = activations(values)
     activations(values, channels_last=True)
     quantize(values[0], columns.min[0], columns.max[0])
     distribution(values, "float32")
-    after = len(kernels.rows.signatures), len(kernels.channels_last.signatures), len(kernels.codes.signatures)
-    assert before == after == (2, 1, 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])

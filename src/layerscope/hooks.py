@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,15 +35,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside of `torch.compile` and of `DataParallel`, whose paths are those that the user wrote."""
     while True:
         if type(model).__name__ == "OptimizedModule":  # by name: torch._dynamo costs a second to import
-            model = model._orig_mod
+            model = cast(nn.Module, model._orig_mod)
         elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
         else:
             return model
 
 
+def _quantised(module: nn.Module) -> bool:
+    """Whether it holds its weights packed, in a child that is no layer."""
+    return type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
+
+
 def _opaque(module: nn.Module) -> bool:
-    return isinstance(module, _OPAQUE) or type(module).__name__ in _OPAQUE_NAMES
+    named = type(module).__name__ in _OPAQUE_NAMES or _quantised(module)
+    return named or isinstance(module, _OPAQUE) or getattr(module, "hides_inside", False) is True
 
 
 def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
@@ -54,7 +60,7 @@ def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
     model = unwrapped(model)
     found: list[tuple[str, nn.Module, bool]] = []
     for path, module in model.named_modules():
-        if path:
+        if path and "_packed_params" not in path:
             found.append((path, module, _opaque(module) or next(module.children(), None) is None))
     return found or [(type(model).__name__, model, True)]
 
@@ -113,7 +119,7 @@ def _signature(value: Any) -> Hashable:
         return tuple((key, _signature(one)) for key, one in value.items())
     if isinstance(value, list | tuple):
         return type(value), tuple(map(_signature, value))
-    return value if isinstance(value, Hashable) else type(value)
+    return value if isinstance(value, int | float | str | None) else str(type(value))
 
 
 def _eager() -> Any:
@@ -123,7 +129,9 @@ def _eager() -> Any:
 
 
 @contextmanager
-def tap(model: nn.Module, emit: Emit, paths: Iterable[str], inputs: Any = None) -> Iterator[Counter[str]]:
+def tap(
+    model: nn.Module, emit: Emit, paths: Iterable[str], inputs: Any = None, spare: Iterable[str] = ()
+) -> Iterator[Counter[str]]:
     """Call `emit(site, module, tensor)` for every output of the modules at `paths` while the block runs.
 
     `emit` runs inside the forward pass, before any later operation can change the tensor. It must not change it.
@@ -144,10 +152,13 @@ def tap(model: nn.Module, emit: Emit, paths: Iterable[str], inputs: Any = None) 
         with ExitStack() as stack:
             stack.enter_context(_eager())
             waiting = set(awaited or ())
-            for path in chosen:
+            for path in [*chosen, *spare]:
                 if path in modules:
-                    hook = _hook(path, emit, calls, awaited, waiting)
-                    stack.callback(modules[path].register_forward_hook(hook).remove)
+                    below = [one for one in chosen if one.startswith(f"{path}.")] if path not in chosen else []
+                    hook = _hook(path, emit, calls, awaited, waiting, below)
+                    # Not the method: TorchScript modules forbid it, though their hooks do fire.
+                    handle = nn.Module.register_forward_hook(modules[path], hook)
+                    stack.callback(handle.remove)
             yield calls
         if key and awaited is None:
             learned[key] = calls
@@ -157,14 +168,21 @@ def tap(model: nn.Module, emit: Emit, paths: Iterable[str], inputs: Any = None) 
 
 
 def _hook(
-    path: str, emit: Emit, calls: Counter[str], awaited: Counter[str] | None, waiting: set[str]
+    path: str,
+    emit: Emit,
+    calls: Counter[str],
+    awaited: Counter[str] | None,
+    waiting: set[str],
+    below: Sequence[str],
 ) -> Callable[[nn.Module, object, object], None]:
     last = awaited[path] if awaited else 0
 
     def hook(module: nn.Module, _inputs: object, output: object) -> None:
         call = calls[path]
         calls[path] = call + 1
-        if type(output) is Tensor:
+        if below and any(map(calls.__getitem__, below)):
+            pass
+        elif type(output) is Tensor:
             emit(Site(path, call), module, output)
         else:
             for name, tensor in tensors_in(output, path):
@@ -206,6 +224,14 @@ def _same_buffers(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(copy)
 
 
+def _evaluating(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError:  # the module of an exported program has no modes
+        for module in model.modules():
+            module.training = False
+
+
 @contextmanager
 def looking(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards training flags, buffers and random state are as they were.
@@ -215,7 +241,7 @@ def looking(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     with _same_random_state(model), torch.no_grad(), _same_buffers(model):
         try:
-            model.eval()
+            _evaluating(model)
             yield
         finally:
             for module, training in flags:

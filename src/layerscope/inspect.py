@@ -118,7 +118,7 @@ def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
     from layerscope.networks.foreign import home_of
 
     if isinstance(images, torch.Tensor):
-        return (images if images.dim() > 3 else images[None]), []
+        return (images[None] if images.dim() == 3 and network.takes != "series" else images), []
     paths = find_images([images] if isinstance(images, str | os.PathLike) else images)
     if not paths:
         raise ImageError("no image given; name at least one image file")
@@ -142,7 +142,7 @@ def _passes(network: Network, images: Any) -> tuple[list[Any], list[Picture], in
     if not isinstance(images, torch.Tensor | str | os.PathLike) and not all(map(_is_path, images)):
         return [images], [], len(images) if isinstance(images, list) else None
     batch, pictures = batch_of(network, images)
-    return list(batch.split(BATCH)), pictures, len(batch)
+    return [batch[at : at + BATCH] for at in range(0, len(batch), BATCH)], pictures, len(batch)
 
 
 def _is_path(value: object) -> bool:
@@ -220,7 +220,8 @@ def features(
     """
     import torch
 
-    from layerscope.hooks import looking, tap
+    from layerscope.hooks import looking, tap, tappable
+    from layerscope.networks.foreign import said_of
     from layerscope.networks.open import Network, open_network
     from layerscope.ops import Functions
     from layerscope.reduce import Collector
@@ -229,8 +230,11 @@ def features(
     network = model if isinstance(model, Network) else open_network(model)
     patterns = [layers] if isinstance(layers, str) else list(layers)
     chosen, notes = chosen_layers(network.model, patterns, lenient=ops or attention)
+    spare = [] if patterns else [path for path, _, leaf in tappable(network.model) if not leaf]
     passes, pictures, count = _passes(network, images)
     record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *notes])
+    if pictures:
+        record.notes += said_of(network.takes)
     record.provenance = {
         "layerscope": __version__,
         "torch": torch.__version__,
@@ -245,7 +249,8 @@ def features(
             collector.begin(len(given) if count is not None else None)
             emit = seen.unseen(collector.keep) if seen else collector.keep
             # What the functions give is not counted: their passes are run to the end.
-            with tap(network.model, emit, chosen, None if predict or seen else given) as calls, seen or nullcontext():
+            stop = None if predict or seen else given
+            with tap(network.model, emit, chosen, stop, spare) as calls, seen or nullcontext():
                 output = run(network, given)
                 if predict:
                     record.predictions += _top(output, network.labels)

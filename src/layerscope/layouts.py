@@ -8,13 +8,15 @@ patch embedding tells the grid that later tokens lie on.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from torch import nn
 
 __all__ = ["Layouts", "Plan"]
 
-# Modules that fix the meaning of their output's axes; the others keep what came in.
+# Modules that fix the meaning of their output's axes; the others keep what came in. By name where the module is of a
+# foreign kind: quantised, mirrored from TorchScript, unflattened from an exported program.
 _LAST = (nn.Linear, nn.Embedding, nn.MultiheadAttention)
 _FIRST = (
     nn.modules.conv._ConvNd,
@@ -25,6 +27,8 @@ _FIRST = (
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.GroupNorm,
 )
+_LAST_NAMES = re.compile(r"\w*Linear|LinearReLU|LayerNorm|Embedding|MultiheadAttention")
+_FIRST_NAMES = re.compile(r"(Conv|BatchNorm|InstanceNorm|(Adaptive)?(Max|Avg)Pool)\w*[123]d|GroupNorm|LayerNorm2d")
 _CHANNELS_FIRST = {2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
 _CHANNELS_LAST = {2: "NC", 3: "NLC", 4: "NHWC", 5: "NDHWC"}
 
@@ -102,14 +106,16 @@ class Layouts:
             # torchvision's and timm's LayerNorm2d are layer norms over the channels of (N, C, H, W).
             last = shape[-1] == module.normalized_shape[-1] and not type(module).__name__.endswith("2d")
             layout = (_CHANNELS_LAST if last else _CHANNELS_FIRST).get(axes, "")
-        elif isinstance(module, _LAST):
+        elif isinstance(module, _LAST) or _LAST_NAMES.fullmatch(type(module).__name__):
             layout = _CHANNELS_LAST.get(axes, "")
-        elif isinstance(module, _FIRST):
+        elif isinstance(module, _FIRST) or _FIRST_NAMES.fullmatch(type(module).__name__):
             layout = _CHANNELS_FIRST.get(axes, "")
+        elif type(module).__name__ == "Permute" and isinstance(dims := getattr(module, "dims", None), list | tuple):
+            layout = (_CHANNELS_LAST if dims[-1] == 1 else _CHANNELS_FIRST).get(axes, "")
         elif shape in self._seen:
             return self._seen[shape]
-        elif type(module).__name__ == "Permute":
-            layout = (_CHANNELS_LAST if getattr(module, "dims", [1])[-1] == 1 else _CHANNELS_FIRST).get(axes, "")
+        elif axes == 4 and self._seen.get((shape[0], shape[3], *shape[1:3])) == "NCHW":
+            layout = "NHWC"  # the same sizes with the channels moved to the end
         else:
             layout = (_CHANNELS_LAST if axes == 3 else _CHANNELS_FIRST).get(axes, "")
         if layout == "NLC" and self.images not in (None, shape[0]) and shape[1] == self.images:

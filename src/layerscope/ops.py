@@ -22,11 +22,12 @@ from layerscope.sites import Site
 __all__ = ["Functions", "name_of"]
 
 #: new shapes and types of the same values, and what is no computation
-_SAME_VALUES = frozenset(
-    "bfloat16 chunk clone contiguous cpu cuda detach double expand expand_as float half movedim permute requires_grad "
-    "reshape split squeeze swapaxes t to transpose type type_as unbind unflatten unsqueeze view view_as".split()
-)
-_OPERATORS = frozenset("add sub mul truediv div floordiv mod pow matmul and or xor".split())
+_SAME_VALUES = frozenset([
+    "bfloat16", "chunk", "clone", "contiguous", "cpu", "cuda", "detach", "double", "expand", "expand_as",
+    "float", "half", "movedim", "permute", "requires_grad", "reshape", "split", "squeeze", "swapaxes", "t",
+    "to", "transpose", "type", "type_as", "unbind", "unflatten", "unsqueeze", "view", "view_as",
+])  # fmt: skip
+_OPERATORS = frozenset(["add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"])
 
 
 def name_of(func: Callable[..., Any]) -> str:
@@ -69,11 +70,12 @@ class Functions(TorchFunctionMode):
                 leave = module.register_forward_hook(self._leaving, always_call=True)
                 self._hooks.callback(enter.remove)
                 self._hooks.callback(leave.remove)
-        return super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __exit__(self, *error: Any) -> None:
         self._hooks.close()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def _entering(self, path: str) -> Callable[..., None]:
         return lambda *_: self._around.append(path)

@@ -231,7 +231,7 @@ def _over_images(outputs: list[_Output]) -> Columns:
         return found[0].take(0)
     if len({columns.count.shape[1] for columns in found}) > 1:
         # What is called the channels differs from image to image, as the number of boxes does.
-        found = [Columns(*(field.reshape(-1, 1) for field in columns)) for columns in found]
+        found = [total(columns, axis=1).take(np.s_[:, None]) for columns in found]  # (B, 1)
     joined = Columns(*(np.concatenate(fields) for fields in zip(*found, strict=True)))  # (B, C)
     return total(joined, axis=0)
 

@@ -6,7 +6,6 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 
 from torch import nn
 
@@ -24,7 +23,7 @@ def chosen_layers(model: nn.Module, patterns: Sequence[str], lenient: bool = Fal
     """
     rows = [(path, type(module).__name__, leaf) for path, module, leaf in everything(model)]
     other = aliases(model)
-    kinds = {path: row for path, *row in rows}
+    kinds = {path: (kind, leaf) for path, kind, leaf in rows}
     table = rows + [(path, *kinds[first]) for path, first in other.items() if first in kinds]
     if not patterns:
         chosen = [path for path, _, leaf in rows if leaf]
@@ -62,7 +61,7 @@ def absent(model: nn.Module, chosen: Iterable[str], ran: Counter[str]) -> tuple[
     if inside:
         notes.append(f"{_named(inside)} never ran: the module around computes with the weights by itself")
     if bypassed:
-        notes.append(f"{_named(bypassed)} never ran: the code around calls .forward() or takes the weights past the hooks")
+        notes.append(f"{_named(bypassed)} never ran: the code around calls .forward(), or takes the weights itself")
     return never, notes
 
 
@@ -70,11 +69,10 @@ def _named(paths: list[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-@cache
-def _bypasses(parent: type[nn.Module], child: str) -> bool:
+def _bypasses(parent: type, child: str) -> bool:
     """Whether the source of the parent's forward uses a child otherwise than by calling it."""
     try:
-        source = inspect.getsource(parent.forward)
-    except (OSError, TypeError):
+        source = inspect.getsource(parent.forward)  # type: ignore[attr-defined]
+    except (OSError, TypeError, AttributeError):
         return False
     return re.search(rf"\.{re.escape(child)}\.(forward\(|weight\b|bias\b)", source) is not None

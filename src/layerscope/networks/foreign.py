@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +15,37 @@ from layerscope.hooks import unwrapped
 from layerscope.networks.preprocessing import CLIPS, IMAGENET, PIXELS, Preprocessing
 from layerscope.networks.script import mirror
 
-__all__ = ["FRAMES", "Takes", "fed", "home_of", "open_program", "plain", "preprocessing_of", "takes_of"]
+__all__ = [
+    "FRAMES",
+    "Takes",
+    "fed",
+    "home_of",
+    "open_program",
+    "plain",
+    "preprocessing_of",
+    "said_of",
+    "takes_of",
+    "unflattened",
+]
 
-Takes = Literal["batch", "images", "clips"]
+Takes = Literal["batch", "images", "clips", "series"]
 
 #: frames of a clip that is made of one photo: what torchvision's MViT needs and the others take
 FRAMES = 16
 
 
 def takes_of(model: nn.Module) -> Takes:
-    """What a network wants photos as: told by torchvision's detection base, or a first convolution in 3-D."""
+    """What a network takes: told by torchvision's detection classes, else by its first convolution."""
     if type(model).__module__.startswith("torchvision.models.detection."):
         return "images"
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)), None)
-    return "clips" if isinstance(first, nn.Conv3d) else "batch"
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d
+    first = next((module for module in model.modules() if isinstance(module, kinds)), None)
+    return "clips" if isinstance(first, nn.Conv3d) else "series" if isinstance(first, nn.Conv1d) else "batch"
 
 
 def preprocessing_of(model: nn.Module) -> Preprocessing:
     """The usual preprocessing for what the network takes."""
-    return {"batch": IMAGENET, "images": PIXELS, "clips": CLIPS}[takes_of(model)]
+    return {"images": PIXELS, "clips": CLIPS}.get(takes_of(model), IMAGENET)
 
 
 def home_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -43,6 +55,11 @@ def home_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
         if not tensor.is_meta:
             return tensor.device, tensor.dtype if tensor.dtype in kinds else torch.float32
     return torch.device("cpu"), torch.float32
+
+
+def said_of(takes: Takes) -> list[str]:
+    """What has to be said when photos are handed over in this way."""
+    return [f"each photo is repeated over {FRAMES} frames: nothing moves"] if takes == "clips" else []
 
 
 def fed(batch: Tensor, takes: Takes) -> Tensor | list[Tensor]:
@@ -65,15 +82,28 @@ def plain(model: nn.Module) -> tuple[nn.Module, list[str]]:
     return inner, notes
 
 
+def unflattened(program: torch.export.ExportedProgram) -> nn.Module:
+    """The modules that the program was exported from, with their names and the names of their types."""
+    model = torch.export.unflatten(program)
+    stacks = [(node.meta.get("nn_module_stack") or {}).values() for node in program.graph.nodes]
+    kinds = {path: str(getattr(kind, "__name__", kind)) for stack in stacks for path, kind in stack}
+    for path, module in model.named_modules():
+        if path in kinds:
+            # torch calls all of them InterpreterModule, which tells a reader nothing.
+            module.__class__ = type(kinds[path].rpartition(".")[2], (type(module),), {})
+    return model
+
+
 def _kind(path: Path) -> str:
-    """"script", "export" or "": told by the names inside of the zip file."""
+    """ "script", "export" or "": told by the names inside of the zip file."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return ""
     inside = [name.partition("/")[2] for name in names]
-    if any(name.startswith("models/") and name.endswith(".json") for name in inside) or "serialized_exported_program.json" in names:
+    models = [name for name in inside if name.startswith("models/") and name.endswith(".json")]
+    if models or "serialized_exported_program.json" in names:
         return "export"
     return "script" if "constants.pkl" in inside and any(name.startswith("code/") for name in inside) else ""
 
@@ -91,8 +121,8 @@ def open_program(given: str) -> nn.Module | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have such files
             if kind == "script":
-                return torch.jit.load(given, map_location="cpu")
-            return torch.export.unflatten(torch.export.load(given))
+                return cast(nn.Module, torch.jit.load(given, map_location="cpu"))  # type: ignore[no-untyped-call]
+            return unflattened(torch.export.load(given))
     except Exception as error:  # torch raises what it likes
         said = " ".join(str(error).split())[:200]
         raise NetworkError(f"{given}: torch {torch.__version__} cannot load it ({said}); export it again") from error

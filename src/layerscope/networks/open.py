@@ -33,7 +33,7 @@ class Network:
     """A network with all that is needed to run it on an image.
 
     `notes` say what was assumed, one line each: random weights, where the labels come from. `takes` is what the
-    network wants photos as: a batch (B, C, H, W), a list of (C, H, W), or clips (B, C, T, H, W).
+    network takes: a batch (B, C, H, W), a list of images (C, H, W), clips (B, C, T, H, W) or series (B, C, L).
     """
 
     model: nn.Module
@@ -255,9 +255,9 @@ def open_network(given: str | nn.Module) -> Network:
         return Network(model, given, preprocessing_for(given), None, "", [note])
     if ":" in given and not Path(given).exists():
         return _from_code(given)
-    model = open_program(given)
-    if model is not None:
-        return network_of(model, given)
+    program = open_program(given)
+    if program is not None:
+        return network_of(program, given)
     if Path(given).exists() or Path(given).suffix or os.sep in given:
         return _from_checkpoint(given)
     short = [key.partition(":")[2] for key in signatures()]

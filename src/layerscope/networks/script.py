@@ -69,17 +69,33 @@ def _operation(schema: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
     return getattr(packet, parsed.overload_name or "default"), names
 
 
-def _known(script: torch.jit.ScriptModule, method: str = "forward") -> bool:
+def _is_forward(method: str) -> bool:
+    """Whether calling it is calling the module: forward, forward1 (a second trace), forward__0 (an overload)."""
+    return method.rstrip("0123456789").rstrip("_") == "forward"
+
+
+def _scripted(script: torch.jit.ScriptModule, call: Any) -> bool:
+    """Whether a child that is called was scripted: a trace has no calls of functions."""
+    child = getattr(script, call.inputsAt(0).node().s("name"))
+    return any(node.kind() == "prim::CallFunction" for node in _nodes(child._c._get_method("forward").graph))
+
+
+def _known(script: torch.jit.ScriptModule, method: str) -> bool:
     """Whether every node of the method is known here, without running it."""
     try:
-        for node in _nodes(script._c._get_method(method).graph):
+        graph = script._c._get_method(method).graph
+        own = next(graph.inputs()).debugName()
+        for node in _nodes(graph):
             kind = node.kind()
             if kind == "prim::CallFunction":
                 name = str(node.inputsAt(0).type()).removeprefix(_FUNCTIONS)
                 if not hasattr(F, name):
                     return False
-            elif kind == "prim::CallMethod" and node.s("name") != "forward":
-                if node.inputsAt(0).debugName() != "self" or not _known(script, node.s("name")):
+            elif kind == "prim::CallMethod":
+                name, owner = node.s("name"), node.inputsAt(0).debugName()
+                if ".MultiheadAttention" in str(node.inputsAt(0).type()) and _scripted(script, node):
+                    return False  # its fast path returns an undefined tensor, which Python cannot hold
+                if not _is_forward(name) and (owner != own or not _known(script, name)):
                     return False
             elif kind not in _CONTROL and kind not in _BUILT_IN and kind != "prim::RaiseException":
                 _operation(node.schema())
@@ -89,10 +105,11 @@ def _known(script: torch.jit.ScriptModule, method: str = "forward") -> bool:
 
 
 class Mirror(nn.Module):
-    """One module of TorchScript; see `mirror`. `whole`: it is called without looking inside."""
+    """One module of TorchScript; see `mirror`."""
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         super().__init__()
+        self.training = script.training
         self._script = (script,)  # not a child: its modules are mirrored
         for name, parameter in script.named_parameters(recurse=False):
             self._parameters[name] = parameter
@@ -100,22 +117,40 @@ class Mirror(nn.Module):
             self._buffers[name] = buffer
         for name, child in script.named_children():
             self.add_module(name, _mirror(child))
-        self.whole = not self._modules or not _known(script)
-        self.training = script.training
+        methods = filter(_is_forward, script._c._method_names()) if self._modules else ()
+        self._open = {method: _known(script, method) for method in methods}
+        self._method = "forward"
 
-    def train(self, mode: bool = True) -> Mirror:
-        """Sets the mode of the mirrored network too: its graph asks for it."""
-        self._script[0].train(mode)
-        return super().train(mode)
+    @property
+    def training(self) -> bool:
+        """The mode of the mirrored module too: its graph asks for it."""
+        return self.__dict__["_mode"]
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["_mode"] = mode
+        for script in self.__dict__.get("_script", ()):
+            script.training = mode
+
+    @property
+    def hides_inside(self) -> bool:
+        """Whether there are modules inside that cannot be seen: the module is called as a whole."""
+        return not all(self._open.values())
+
+    def called(self, method: str, args: Sequence[Any]) -> Any:
+        """Call the module through one of its forward methods: hooks fire."""
+        self._method = method
+        return self(*args)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the script gives; the children's hooks fire."""
-        script = self._script[0]
-        if self.whole:
-            return script(*args, **kwargs)
-        schema = script.forward.schema.arguments[1 + len(args) :]
+        script, method = self._script[0], self._method
+        self._method = "forward"
+        if not self._open.get(method):
+            return getattr(script, method)(*args, **kwargs)
+        schema = script._c._get_method(method).schema.arguments[1 + len(args) :]
         rest = [kwargs.get(argument.name, argument.default_value) for argument in schema]
-        return self._call("forward", [*args, *rest])
+        return self._call(method, [*args, *rest])
 
     def _call(self, method: str, args: Sequence[Any]) -> Any:
         graph = self._script[0]._c._get_method(method).graph
@@ -138,7 +173,7 @@ class Mirror(nn.Module):
         if kind == "prim::GetAttr":
             return [_attribute(given[0], node.s("name"))]
         if kind == "prim::CallMethod":
-            return [self._method(node.s("name"), *given)]
+            return [_call(node.s("name"), *given)]
         if kind == "prim::CallFunction":
             return [getattr(F, str(node.inputsAt(0).type()).removeprefix(_FUNCTIONS))(*given[1:])]
         if kind == "prim::If":
@@ -152,11 +187,6 @@ class Mirror(nn.Module):
         several = node.outputsSize() != 1
         return (() if result is None else result) if several else [result]
 
-    def _method(self, name: str, owner: Any, *args: Any) -> Any:
-        if isinstance(owner, Mirror):
-            return owner(*args) if name == "forward" else owner._call(name, args)
-        return getattr(owner, name)(*args)
-
     def _loop(self, node: Any, given: list[Any], values: dict[str, Any]) -> list[Any]:
         most, going, *carried = given
         (body,) = node.blocks()
@@ -167,6 +197,12 @@ class Mirror(nn.Module):
             going, *carried = self._run(body, values)
             count += 1
         return carried
+
+
+def _call(method: str, owner: Any, *args: Any) -> Any:
+    if isinstance(owner, Mirror):
+        return owner.called(method, args) if _is_forward(method) else owner._call(method, args)
+    return getattr(owner, method)(*args)
 
 
 def _attribute(owner: Any, name: str) -> Any:
@@ -203,7 +239,7 @@ def mirror(script: torch.jit.ScriptModule) -> tuple[nn.Module, list[str]]:
     hidden = [
         path or "the network"
         for path, module in found.named_modules()
-        if isinstance(module, Mirror) and module.whole and module._modules
+        if isinstance(module, Mirror) and module.hides_inside
     ]
     notes = ["TorchScript: its graph is run node by node, so that its layers can be seen"]
     if not found._modules:

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from . import calls
 from .columns import Columns
-from .memory import plain
 
 __all__ = ["activations", "quantize"]
 
@@ -26,20 +26,14 @@ def activations(x: NDArray[np.float32], channels_last: bool = False, threads: in
     not swallow a small deviation. Where that value was an outlier, or a value is not finite, the channel is
     done again in two passes.
     """
-    from . import kernels
-
     images, size, channels = x.shape if channels_last else (x.shape[0], x.shape[2], x.shape[1])
-    floats = np.empty((4, images * channels))
-    ints = np.empty((4, images * channels), np.int64)
-    values = plain(x)
-    bits = values.view(np.int32)
+    table = np.empty((8, images * channels))
 
     def run(first: int, last: int) -> None:
         if channels_last:
-            kernels.channels_last(values, bits, first, last, floats, ints)
+            calls.channels_last(x, first, last, table)
         else:
-            first, last = first * channels, last * channels
-            kernels.rows(values.reshape(-1), bits.reshape(-1), size, first, last, floats, ints)
+            calls.rows(x.reshape(-1), size, first * channels, last * channels, table)
 
     threads = max(1, min(threads, images, x.size // _WORTH_A_THREAD))
     if threads == 1:
@@ -48,9 +42,7 @@ def activations(x: NDArray[np.float32], channels_last: bool = False, threads: in
         cuts = [images * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(run, cuts[:-1], cuts[1:]))
-    mean, m2, low, high = floats.reshape(4, images, channels)
-    count, zeros, nan, inf = ints.reshape(4, images, channels)
-    return Columns(count, mean, m2, low, high, zeros, nan, inf)
+    return calls.columns(table, images, channels)
 
 
 def quantize(
@@ -64,10 +56,7 @@ def quantize(
     code = floor((value - low) * (254 / (high - low)) + 0.5) in float64, held within 0 to 254; 255 for NaN
     and infinities; 0 where not high > low. The way back, half a step off: low + code * (high - low) / 254.
     """
-    from . import kernels
-
     if out is None:
         out = np.empty(x.shape, np.uint8)
-    values = plain(np.ascontiguousarray(x))
-    kernels.codes(values, np.array(low, np.float64), np.array(high, np.float64), out)
+    calls.codes(np.ascontiguousarray(x), np.array(low, np.float64), np.array(high, np.float64), out)
     return out

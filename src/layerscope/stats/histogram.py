@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import calls
+
 __all__ = ["count", "edges", "slack", "weighted"]
 
 Array = NDArray[Any]
@@ -53,16 +55,14 @@ def slack(edges: Array) -> float | None:
 
 def count(values: Array, edges: Array, slack: float | None, finite: bool, counts: NDArray[np.int64]) -> None:
     """Add the finite values, of the edges' type, to the counts. `finite` tells that all are."""
-    from . import kernels
-
     bins = len(counts)
     if slack is None:
         place = np.searchsorted(edges, values[np.isfinite(values)], "right") - 1
         counts += np.bincount(np.minimum(place, bins - 1), minlength=bins)
     elif finite and slack < 0.25 and bins < 256 and len(values) > bins * bins:
-        kernels.bin_pairs(values, edges, slack, counts)
+        calls.bin_pairs(values, edges, slack, counts)
     else:
-        kernels.bin_values(values, edges, counts)
+        calls.bin_values(values, edges, counts)
 
 
 def weighted(values: Array, times: NDArray[np.int64], edges: Array) -> NDArray[np.int64]:

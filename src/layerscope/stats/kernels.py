@@ -1,7 +1,10 @@
-"""The loops. They take contiguous, aligned arrays that numba sees as writable (see `memory.plain`).
+"""The loops, in numba's Python. Importing this file imports numba: `objects` does it once a machine.
+
+What `signatures` lists takes pointers and sizes, as C does, and trusts them: `calls` has checked them. Nothing
+here allocates, raises or touches a Python object, so that the machine code stands alone.
 
 `floats` is float64 (4, R): mean, m2, min, max. `ints` is int64 (4, R): count, zeros, nan, inf. R is the
-number of rows, or of images times channels. Most kernels serve float32 and float64; numba compiles for each.
+number of rows, or of images times channels. Most kernels serve float32 and float64, each compiled by itself.
 
 Fast loops assume finite values, find out on the way whether that holds, and leave the rest to `careful`.
 """
@@ -14,24 +17,26 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
-__all__ = ["bin_pairs", "bin_values", "channels_last", "codes", "count_patterns", "rows", "spread", "warm"]
+from .signatures import HALF
+
+__all__ = ["bin_pairs", "bin_values", "channels_last", "codes", "count_patterns", "rows", "spread"]
 
 Array = NDArray[Any]
+Pointer = Any
 
 #: how far the squared mean of the shifted values may exceed their variance: a factor of 1e3 costs three
 #: digits of sixteen; beyond, the pivot was an outlier
 STEEP = 1e3
-#: half of the values that `bin_pairs` takes at a time: few enough that most blocks have none near an edge
-HALF = 1024
 #: positions that `channels_last` joins before it touches the sums
 TILE = 8
 
-njit = numba.njit(cache=True, nogil=True, error_model="numpy")
+njit = numba.njit(error_model="numpy")
 # Sums may be reordered, which lets them use vector registers. NaN and infinities keep their meaning: "nnan"
 # and "ninf" are not among the flags.
-reduction = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+reduction = numba.njit(error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
 
 @njit
@@ -84,6 +89,12 @@ def flip(bits: Any, top: Any) -> Any:
     return bits ^ ((bits >> 63) & top)  # narrow integers are widened by their sign first
 
 
+@njit
+def value(bits: Any, wide: bool) -> Any:
+    """The float64 or float32 that has these bits."""
+    return np.int64(bits).view(np.float64) if wide else np.float64(np.int32(bits).view(np.float32))
+
+
 @reduction
 def sweep(values: Array, bits: Array, start: int, size: int, pivot: float) -> tuple[Any, Any, Any, float, float]:
     """Lowest and highest key, zeros, sums of the shifted values and of their squares. values, bits (N,)."""
@@ -114,14 +125,12 @@ def settle(
     One call for all rows: handing arrays from function to function costs as much as a short row.
     """
     top = np.iinfo(bits.dtype).max
-    keys = np.empty(2, bits.dtype)
-    ends = keys.view(values.dtype)
+    wide = bits.itemsize == 8
     for row in range(first, last):
         pivot, total, squares = floats[0, row], floats[1, row], floats[2, row]
         mean = total / max(size, 1)
         m2 = squares - total * mean
-        keys[0], keys[1], zeros = flip(ints[0, row], top), flip(ints[1, row], top), ints[2, row]
-        low, high = np.float64(ends[0]), np.float64(ends[1])
+        low, high, zeros = value(flip(ints[0, row], top), wide), value(flip(ints[1, row], top), wide), ints[2, row]
         if size > 0 and total * mean <= STEEP * m2:  # false where a NaN or an infinity came in
             floats[0, row], floats[1, row], floats[2, row], floats[3, row] = pivot + mean, m2, low, high
             ints[0, row], ints[1, row], ints[2, row], ints[3, row] = size, zeros, 0, 0
@@ -130,9 +139,12 @@ def settle(
             careful(values, start, channels, size, floats, ints, row)
 
 
-@njit
-def rows(values: Array, bits: Array, size: int, first: int, last: int, floats: Array, ints: Array) -> None:
-    """Statistics of the rows from `first` to `last`. values (R*size,), bits: the same memory as integers."""
+def rows(
+    values: Pointer, bits: Pointer, size: int, first: int, last: int, floats: Pointer, ints: Pointer, many: int
+) -> None:
+    """Statistics of the rows from `first` to `last`, of `many`. values (many*size,); bits: the same as integers."""
+    values, bits = carray(values, last * size), carray(bits, last * size)
+    floats, ints = carray(floats, (4, many)), carray(ints, (4, many))
     for row in range(first, last):
         pivot = np.float64(values[row * size]) if size else 0.0
         low, high, zeros, total, squares = sweep(values, bits, row * size, size, pivot)
@@ -183,17 +195,30 @@ sweep_tile = tile_sweep(TILE)
 sweep_line = tile_sweep(1)
 
 
-@njit
-def channels_last(values: Array, bits: Array, first: int, last: int, floats: Array, ints: Array) -> None:
-    """Statistics of all channels of the images `first` to `last`. values, bits (B, N, C) -> (4, B*C)."""
-    _, size, channels = values.shape
+def channels_last(
+    values: Pointer,
+    bits: Pointer,
+    images: int,
+    size: int,
+    channels: int,
+    first: int,
+    last: int,
+    sums: Pointer,
+    marks: Pointer,
+    floats: Pointer,
+    ints: Pointer,
+) -> None:
+    """Statistics of all channels of the images `first` to `last`. values, bits (B, N, C) -> (4, B*C).
+
+    sums float64 (3, C), marks int32 (3, C): room to work in.
+    """
     top = np.int32(0x7FFFFFFF)
-    lows, highs, zeros = (
-        np.empty(channels, np.int32),
-        np.empty(channels, np.int32),
-        np.empty(channels, np.int32),
-    )
-    pivot, totals, squares = np.empty(channels), np.empty(channels), np.empty(channels)
+    whole_values, whole_bits = carray(values, images * size * channels), carray(bits, images * size * channels)
+    values, bits = carray(values, (images, size, channels)), carray(bits, (images, size, channels))
+    sums, marks = carray(sums, (3, channels)), carray(marks, (3, channels))
+    floats, ints = carray(floats, (4, images * channels)), carray(ints, (4, images * channels))
+    pivot, totals, squares = sums[0], sums[1], sums[2]
+    lows, highs, zeros = marks[0], marks[1], marks[2]
     for image in range(first, last):
         lines, signs = values[image], bits[image]
         for channel in range(channels):
@@ -211,7 +236,7 @@ def channels_last(values: Array, bits: Array, first: int, last: int, floats: Arr
             floats[0, row], floats[1, row], floats[2, row] = pivot[channel], totals[channel], squares[channel]
             ints[0, row], ints[1, row], ints[2, row] = lows[channel], highs[channel], zeros[channel]
     first, last = first * channels, last * channels
-    settle(values.reshape(-1), bits.reshape(-1), channels, size, first, last, floats, ints)
+    settle(whole_values, whole_bits, channels, size, first, last, floats, ints)
 
 
 @njit
@@ -221,10 +246,9 @@ def bin_of(value: Any, edges: Array, bins: int) -> int:
     numpy's result is kept even where the edges say otherwise: an estimate, then one step at most either way.
     """
     first, last = edges[0], edges[bins]
-    index = int((value - first) / (last - first) * edges.dtype.type(bins))
-    if index == bins:
-        index -= 1
-    if value < edges[index]:
+    # Values of a file that changes while it is read lie anywhere: no bin may lie outside.
+    index = min(max(int((value - first) / (last - first) * edges.dtype.type(bins)), 0), bins - 1)
+    if value < edges[index] and index > 0:
         index -= 1
     if value >= edges[index + 1] and index != bins - 1:
         index += 1
@@ -232,26 +256,44 @@ def bin_of(value: Any, edges: Array, bins: int) -> int:
 
 
 @njit
-def bin_values(values: Array, edges: Array, counts: Array) -> None:
-    """Add the finite values to the bins. values (N,), edges (bins + 1,) of the same type, counts (bins,)."""
+def add(values: Array, edges: Array, counts: Array) -> None:
+    """Add the finite values to the bins."""
     for i in range(values.shape[0]):
         if math.isfinite(values[i]):
             counts[bin_of(values[i], edges, counts.shape[0])] += 1
 
 
-@njit
-def bin_pairs(values: Array, edges: Array, tolerance: float, counts: Array) -> None:
+def bin_values(values: Pointer, size: int, edges: Pointer, bins: int, counts: Pointer) -> None:
+    """Add the finite values to the bins. values (N,), edges (bins + 1,) of the same type, counts (bins,)."""
+    add(carray(values, size), carray(edges, bins + 1), carray(counts, bins))
+
+
+def bin_pairs(
+    values: Pointer,
+    size: int,
+    edges: Pointer,
+    bins: int,
+    tolerance: float,
+    pairs: Pointer,
+    room: Pointer,
+    counts: Pointer,
+) -> None:
     """Like `bin_values` for finite values only and at most 255 bins, many times faster.
 
     A value is estimated twice, the tolerance below and above. Where both fall into one bin it is the right
     one; the rare others are looked up. Two values then share one increment, of a table of all pairs of bins.
+
+    pairs uint32 (65536,), as long as indices reach; room uint16 (2, HALF).
     """
-    bins, kind = counts.shape[0], values.dtype.type
+    values, edges, counts = carray(values, size), carray(edges, bins + 1), carray(counts, bins)
+    pairs, room = carray(pairs, 65536), carray(room, (2, HALF))
+    below, above = room[0], room[1]
+    kind = values.dtype.type
     first, width, slack = edges[0], np.int32(bins), kind(tolerance)
     scale = kind(bins) / (edges[bins] - first)
-    pairs = np.zeros(bins * bins, np.uint32)
-    below, above = np.empty(HALF, np.uint16), np.empty(HALF, np.uint16)
-    whole = values.shape[0] // (2 * HALF) * (2 * HALF)
+    for i in range(bins * bins):
+        pairs[i] = 0
+    whole = size // (2 * HALF) * (2 * HALF)
     for start in range(0, whole, 2 * HALF):
         left, right = values[start : start + HALF], values[start + HALF : start + 2 * HALF]
         doubtful = np.uint16(0)
@@ -271,49 +313,31 @@ def bin_pairs(values: Array, edges: Array, tolerance: float, counts: Array) -> N
         for b in range(bins):
             counts[a] += pairs[a * bins + b]
             counts[b] += pairs[a * bins + b]
-    bin_values(values[whole:], edges, counts)
+    add(values[whole:], edges, counts)
 
 
-@njit
-def count_patterns(bits: Array, counts: Array) -> None:
+def count_patterns(bits: Pointer, size: int, counts: Pointer) -> None:
     """Add every bit pattern to its counter. bits uint8 or uint16 (N,), counts int64 (256 or 65536,)."""
-    for i in range(bits.shape[0]):
+    for i in range(size):
         counts[bits[i]] += 1
 
 
-@njit
-def spread(bits: Array, table: Array, counts: Array, out: Array) -> None:
+def spread(bits: Pointer, size: int, table: Pointer, counts: Pointer, out: Pointer) -> None:
     """Like `count_patterns`, and write down the values. table float32 (256 or 65536,), out float32 (N,)."""
-    for i in range(bits.shape[0]):
+    for i in range(size):
         counts[bits[i]] += 1
         out[i] = table[bits[i]]
 
 
-@njit
-def codes(values: Array, low: Array, high: Array, out: Array) -> None:
+def codes(values: Pointer, channels: int, size: int, low: Pointer, high: Pointer, out: Pointer) -> None:
     """values float32 (C, N), low and high float64 (C,), out uint8 (C, N). The formula: see `quantize`."""
-    for channel in range(values.shape[0]):
+    values, out = carray(values, (channels, size)), carray(out, (channels, size))
+    for channel in range(channels):
         base = low[channel]
         scale = 254.0 / (high[channel] - base) if high[channel] > base else 0.0
-        for i in range(values.shape[1]):
+        for i in range(size):
             value = np.float64(values[channel, i])
             finite = abs(value) < math.inf
             steps = (value - base) * scale + 0.5 if finite and scale > 0.0 else 0.0
             code = np.uint8(np.int32(min(max(steps, 0.0), 254.0)))
             out[channel, i] = code if finite else np.uint8(255)
-
-
-def warm() -> None:
-    """Compile every kernel for every type it is used with."""
-    floats, ints, counts = np.empty((4, 1)), np.empty((4, 1), np.int64), np.zeros(1, np.int64)
-    for values, bits in ((np.ones(1, np.float32), "i4"), (np.ones(1), "i8")):
-        rows(values, values.view(bits), 1, 0, 1, floats, ints)
-        edges = np.arange(2, dtype=values.dtype)
-        bin_values(values, edges, counts)
-        bin_pairs(values, edges, 0.1, counts)
-    single = np.ones((1, 1, 1), np.float32)
-    channels_last(single, single.view(np.int32), 0, 1, floats, ints)
-    codes(single[0], floats[0], floats[0], np.empty((1, 1), np.uint8))
-    for patterns in (np.zeros(1, np.uint8), np.zeros(1, np.uint16)):
-        count_patterns(patterns, counts)
-        spread(patterns, single[0, 0], counts, single[0, 0])

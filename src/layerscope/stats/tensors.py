@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import dtypes
-from . import histogram
+from . import calls, histogram
 from .columns import Columns, total
-from .memory import plain
 
 __all__ = ["Distribution", "distribution"]
 
@@ -105,9 +104,9 @@ class _Tensor:
         self.threads = threads or os.cpu_count() or 1
         #: the float type that numpy.histogram would work in
         self.kind = np.dtype("f4" if dtypes.is_float(dtype) and dtype != "float64" else "f8")
-        # numba takes alignment for granted; files do not.
+        # The kernels take alignment for granted; files do not.
         self.dense = values.flags.c_contiguous and values.flags.aligned
-        self.array = plain(values).reshape(-1) if self.dense else values
+        self.array = np.asarray(values).reshape(-1) if self.dense else values
 
     @property
     def table(self) -> Array:
@@ -135,14 +134,12 @@ class _Tensor:
 
     def tally(self, rows: int | None) -> tuple[Columns, Columns | None, NDArray[np.int64]]:
         """The same by counting bit patterns; and their counts."""
-        from . import kernels
-
         table = self.table
 
         def count(pieces: Sequence[Piece]) -> NDArray[np.int64]:
             amounts = np.zeros(len(table), np.int64)
             for piece in pieces:
-                kernels.count_patterns(self.bits(piece), amounts)
+                calls.count_patterns(self.bits(piece), amounts)
             return amounts
 
         def spread(pieces: Sequence[Piece]) -> tuple[NDArray[np.int64], Columns]:
@@ -150,7 +147,7 @@ class _Tensor:
             room = np.empty(_SMALL_PIECE, np.float32)
             for piece in pieces:
                 out = room[: piece.stop - piece.start]
-                kernels.spread(self.bits(piece), table, amounts, out)
+                calls.spread(self.bits(piece), table, amounts, out)
                 parts.append(_scan(out, piece))
             return amounts, _join(parts)
 
@@ -201,12 +198,9 @@ def _pieces(size: int, rows: int, most: int) -> list[Piece]:
 
 def _scan(values: Array, piece: Piece) -> Columns:
     """Statistics of every row of a piece."""
-    from . import kernels
-
-    floats, ints = np.empty((4, piece.rows)), np.empty((4, piece.rows), np.int64)
-    bits = values.view(f"i{values.itemsize}")
-    kernels.rows(values, bits, piece.length, 0, piece.rows, floats, ints)
-    return Columns(ints[0], floats[0], floats[1], floats[2], floats[3], ints[1], ints[2], ints[3])
+    table = np.empty((8, piece.rows))
+    calls.rows(values, piece.length, 0, piece.rows, table)
+    return calls.columns(table, piece.rows)
 
 
 def _map(function: Callable[..., Array], *columns: Columns) -> Columns:

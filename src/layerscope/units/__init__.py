@@ -1,0 +1,155 @@
+"""One unit of a network: where it looks, how it was computed, and which pixels speak for a class.
+
+from layerscope import units
+
+found = units.look("AlexNet.pth", "tulip.jpg", "features.3", channel=7)     # -> Look
+because = units.weigh("resNet34.pth", "tulip.jpg")                           # -> Evidence, through captum
+units.receptive_field(model, "layer2", (3, 3), (1, 3, 224, 224)).box
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from layerscope.errors import LayerscopeError
+from layerscope.hooks import looking
+from layerscope.inspect import batch_of
+from layerscope.looks import Arithmetic, Evidence, Field, Look
+from layerscope.networks.open import Network, open_network
+from layerscope.record import Picture
+from layerscope.units.arithmetic import arithmetic, explain
+from layerscope.units.evidence import class_of, deepest, grad_cam, occlusion
+from layerscope.units.place import Place, Seen, reach
+from layerscope.units.receptive import effective_receptive_field, receptive_field
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Arithmetic",
+    "Evidence",
+    "Field",
+    "Look",
+    "arithmetic",
+    "effective_receptive_field",
+    "grad_cam",
+    "look",
+    "occlusion",
+    "receptive_field",
+    "weigh",
+]
+
+
+def look(
+    network: Network | nn.Module | str,
+    image: Any,
+    layer: str,
+    channel: int,
+    position: Sequence[int] | None = None,
+) -> Look:
+    """All about one unit on one image: its map, its receptive fields, its arithmetic.
+
+    `network`: a module, a Network or what the command line takes. `image`: a path, or a preprocessed tensor,
+    batch first. `layer`: a path, with `:1` for its second call. `position`: one number a spatial axis, the channel's
+    greatest value if None. What cannot be had (a layer without arithmetic, a network without gradients) is a note.
+    Raises NoMatch, UsageError for a channel or position that is not there, ImageError, NetworkError, ForwardError.
+    """
+    network, x, picture = _opened(network, image)
+
+    def at(output: Tensor, place: Place) -> NDArray[np.float32]:
+        place.index(channel, position if position is not None else [0] * len(place.grid))
+        return place.map(output)[0, channel].detach().float().cpu().numpy().copy()  # (*grid)
+
+    with looking(network.model):
+        seen = reach(network.model, layer, (x.clone(),), at, keep_input=True)
+    values = seen.result
+    if position is None and values.ndim:
+        position = [
+            int(one) for one in np.unravel_index(int(np.nan_to_num(values, nan=-np.inf).argmax()), values.shape)
+        ]
+    where = tuple(position or ())
+    seen = Seen(seen.module, seen.place, seen.input, float(values[where]))
+    notes: list[str] = []
+
+    def tried(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except LayerscopeError as error:
+            notes.append(str(error))
+            return None
+
+    return Look(
+        network=network.subject,
+        layer=layer,
+        type=type(seen.module).__name__,
+        channel=channel,
+        position=where,
+        value=seen.result,
+        map=values,
+        picture=picture,
+        field=receptive_field(network.model, layer, where, x, channel),
+        effective=tried(lambda: effective_receptive_field(network.model, layer, channel, where, x)),
+        arithmetic=tried(lambda: explain(seen, layer, channel, where)),
+        notes=(*network.notes, *notes),
+    )
+
+
+def weigh(
+    network: Network | nn.Module | str,
+    image: Any,
+    layer: str | None = None,
+    target: int | str | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Evidence:
+    """Which pixels speak for a class: Grad-CAM of a layer, and occlusion.
+
+    `network`, `image`: as `look` takes them. `layer`: the last one with a map that the class depends on if None.
+    `target`: an index or a label, the predicted class if None. `window`, `stride`: of the occlusion in pixels; a
+    seventh of the image's shorter side, and half of that, if None.
+    Raises LayerscopeError without captum, and what `grad_cam` and `occlusion` raise.
+    """
+    network, x, picture = _opened(network, image)
+    chosen = class_of(network.model, x, target, network.labels)
+    layer = layer or deepest(network.model, x, chosen.index)
+    cam, full = grad_cam(network.model, layer, x, chosen.index)
+    window = window or max(1, min(x.shape[-2:]) // 7)
+    stride = stride or max(1, window // 2)
+    labels = network.labels or []
+    return Evidence(
+        network=network.subject,
+        picture=picture,
+        layer=layer,
+        target=chosen.index,
+        label=labels[chosen.index] if chosen.index < len(labels) else f"class {chosen.index}",
+        probability=chosen.probability,
+        predicted=chosen.predicted,
+        cam=cam,
+        cam_full=full,
+        occlusion=occlusion(network.model, x, chosen.index, window, stride, progress=progress),
+        window=window,
+        stride=stride,
+    )
+
+
+def _opened(network: Network | nn.Module | str, image: Any) -> tuple[Network, Tensor, Picture]:
+    network = network if isinstance(network, Network) else open_network(network)
+    if isinstance(image, Tensor):
+        return network, image[:1], _drawn(image[0])
+    batch, pictures = batch_of(network, image)
+    return network, batch[:1], pictures[0]
+
+
+def _drawn(values: Tensor) -> Picture:
+    """A tensor (C, H, W) as a picture: over its own range, three channels as colours, others by their mean."""
+    array = values.detach().float().cpu().numpy()
+    array = array if array.ndim == 3 else array.reshape(1, -1, array.shape[-1])
+    array = array if len(array) == 3 else array.mean(0, keepdims=True).repeat(3, 0)
+    low, high = float(array.min()), float(array.max())
+    scaled = (array - low) / (high - low if high > low else 1.0) * 255
+    return Picture("tensor", np.rint(scaled).astype(np.uint8).transpose(1, 2, 0))  # (H, W, 3)

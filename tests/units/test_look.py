@@ -1,0 +1,130 @@
+"""`look` and `weigh` from a path to plain data, and the pages that are drawn of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from layerscope.errors import NoMatch, UsageError
+from layerscope.looks import Field
+from layerscope.units import look, weigh
+from layerscope.views.unit import evidence_page, unit_page
+from tests.units.zoo import ZOO
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_a_look_at_a_unit_of_a_users_network(small, photo):
+    found = look(small, str(photo), "block.conv", 2)
+    assert found.value == found.map.max()  # by default the channel's greatest value
+    assert found.value == found.map[found.position]
+    assert look(small, str(photo), "block.conv", 2, (50, 60)).field.size == (7, 7)
+    assert found.field.mask.shape == found.effective.shape == found.picture.pixels.shape[:2] == (224, 224)
+    assert abs(found.arithmetic.sum - found.value) < 1e-5 * found.arithmetic.scale
+    said = found.text()
+    assert "block.conv  channel 2 at" in said
+    assert "pixels: rows" in said
+    assert "sum of 54 products" in said
+
+
+def test_a_look_as_json(small, photo):
+    body = json.loads(json.dumps(look(small, str(photo), "block.relu:1", 0, (5, 7)).to_json(), allow_nan=False))
+    assert body["layer"] == "block.relu:1"
+    assert body["position"] == [5, 7]
+    assert body["receptive_field"]["box"] == [[7, 14], [11, 18]]
+    assert body["arithmetic"]["formula"] == "max(x, 0)"
+    assert body["arithmetic"]["sum"] == body["value"]
+    kernel = look(small, str(photo), "stem", 1, (0, 0)).to_json()["arithmetic"]
+    assert np.shape(kernel["patch"]) == np.shape(kernel["kernel"]) == np.shape(kernel["products"]) == (3, 3, 3)
+    # float32 comes back from the text as it was
+    np.testing.assert_array_equal(np.float32(kernel["kernel"]), small.stem.weight[1].detach())
+
+
+def test_what_cannot_be_had_is_a_note(small):
+    found = look(small, torch.randn(1, 3, 32, 40), "block", 0)
+    assert found.arithmetic is None
+    assert any("Block has no arithmetic" in note for note in found.notes)
+    assert "note: block: Block has no arithmetic" in found.text()
+    inference = ZOO["inference_mode"]()
+    assert look(inference.model, inference.x, "b", 0).effective is None
+    with pytest.raises(UsageError, match="channel 6: the layer has channels 0 to 5"):
+        look(small, torch.randn(1, 3, 32, 40), "block", 6)
+    with pytest.raises(NoMatch, match="spare: never ran on this input"):
+        look(small, torch.randn(1, 3, 32, 40), "spare", 0)
+
+
+def test_nan_does_not_stop_a_look(small):
+    with torch.no_grad():
+        small.stem.weight[0] = float("nan")
+    found = look(small, torch.randn(1, 3, 32, 40), "stem", 0)
+    assert np.isnan(found.value)
+    unit_page(found)
+
+
+@pytest.mark.parametrize(
+    "name", ["chain", "vit", "one_dimension", "three_dimensions", "norms", "channels_last_layers", "lstm", "pools"]
+)
+def test_every_kind_of_unit_has_a_page(name):
+    animal = ZOO[name]()
+    for layer in animal.layers:
+        page = pixels(unit_page(look(animal.model, animal.x, layer, 0)))
+        assert page.shape[1:] == (1176, 3)
+        assert 500 < page.shape[0] < 1100
+
+
+def test_the_page_frames_the_receptive_field(small, photo):
+    page = pixels(unit_page(look(small, str(photo), "block.conv", 2, (50, 60))))
+    panel = page[114 : 114 + 264, 24 : 24 + 264].astype(int)  # the photo, 264 pixels for 224
+    orange = (np.abs(panel - [255, 176, 59]).sum(2) < 40).nonzero()
+    box = look(small, str(photo), "block.conv", 2, (50, 60)).field.box
+    for axis in (0, 1):
+        for found, want in zip((orange[axis].min(), orange[axis].max() + 1), box[axis], strict=True):
+            assert abs(found - want * 264 / 224) <= 3
+
+
+def test_the_evidence_for_a_class(small, photo):
+    pytest.importorskip("captum")
+    found = weigh(small, str(photo), target=3, window=64, stride=32)
+    assert found.layer == "block"
+    assert (found.target, found.label) == (3, "class 3")
+    assert found.cam.shape == (112, 112)
+    assert found.cam_full.shape == found.occlusion.shape == (224, 224)
+    body = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert np.shape(body["occlusion"]["drop"]) == (7, 7)
+    np.testing.assert_array_equal(np.float32(body["grad_cam"]), found.cam)
+    said = found.text()
+    assert "class 3" in said
+    assert "occlusion  strongest at row" in said
+    page = pixels(evidence_page(found))
+    assert page.shape == (518, 1152, 3)
+    flat = dataclasses.replace(
+        found, cam_full=np.zeros((224, 224), np.float32), occlusion=np.zeros((224, 224), np.float32)
+    )
+    assert not np.array_equal(pixels(evidence_page(flat)), page)
+
+
+def test_progress_is_told(small):
+    pytest.importorskip("captum")
+    told = []
+    weigh(small, torch.randn(1, 3, 32, 32), "stem", progress=lambda *step: told.append(step))
+    done, of, _ = zip(*told, strict=True)
+    assert list(done) == sorted(done)
+    assert done[-1] == of[-1] == of[0]
+
+
+def test_a_field_that_is_empty_has_an_empty_box():
+    assert Field("x", (), np.zeros((4, 5), bool)).box == ((0, 0), (0, 0))
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
+    net[0].forward = lambda x: torch.zeros(1, 4, 5, 5)  # depends on nothing
+    found = look(net, torch.randn(1, 3, 5, 5), "0", 0)
+    assert found.field.size == (0, 0)
+    unit_page(found)
