@@ -94,6 +94,27 @@ def fast_histogram() -> Method:
     return method
 
 
+def tensorboard() -> Method:
+    from torch.utils.tensorboard.summary import histogram
+
+    def method(values: np.ndarray, dtype: str) -> Any:
+        histogram("weights", dtypes.decode(values, dtype), BINS)
+        return np.array([])  # of bins that it has chosen itself
+
+    return method
+
+
+def lovely() -> Method:
+    import torch
+    from lovely_tensors import lovely as said
+
+    def method(values: np.ndarray, dtype: str) -> Any:
+        str(said(torch.from_numpy(np.asarray(dtypes.decode(values, dtype)))))
+        return np.array([])  # mean, std, min and max alone
+
+    return method
+
+
 def methods() -> dict[str, Method]:
     found = {
         "tutorial (numpy)": tutorial,
@@ -102,6 +123,8 @@ def methods() -> dict[str, Method]:
     }
     others = {
         "torch var_mean + aminmax + histc": torch_calls,
+        "TensorBoard's histogram summary": tensorboard,
+        "lovely-tensors, no histogram": lovely,
         "boost-histogram, histogram alone": boost,
         "fast-histogram, histogram alone": fast_histogram,
     }

@@ -99,6 +99,12 @@ def test_differences_of_more_than_one_block():
     )
 
 
+def test_stages_of_other_sizes_have_no_partner(small):
+    first, second = (list(layerscope.features(small, torch.randn(1, 3, side, side))) for side in (16, 48))
+    assert stages_of(first, first) == [("block.relu:1", "block.relu:1")]
+    assert stages_of(first, second) == stages_of(second, first) == []
+
+
 def test_networks_need_an_image(small):
     with pytest.raises(UsageError, match="image="):
         layerscope.compare(small, small)

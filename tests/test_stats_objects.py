@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from layerscope import stats
-from layerscope.stats import activations, calls, distribution, objects, quantize
+from layerscope.stats import activations, cache, calls, distribution, objects, quantize
 from layerscope.stats.signatures import SIGNATURES
 
 KEY = b"k" * 32
@@ -31,16 +31,16 @@ def compiled() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only place to keep machine code in."""
-    monkeypatch.setattr(objects, "_folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr(cache, "_folders", lambda: iter([tmp_path]))
     return tmp_path
 
 
 @pytest.fixture
 def kept(folder: Path) -> Path:
     """A file with CODE under KEY."""
-    assert objects._store(KEY, CODE) == CODE
+    assert cache.store(KEY, CODE) == CODE
     (path,) = folder.iterdir()
-    assert objects._stored(KEY) == CODE
+    assert cache.load(KEY) == CODE
     return path
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_or_foreign_file_is_compiled_anew(damage: str, kept: Path, mon
     monkeypatch.setattr(objects, "_export", lambda: CODE)
     monkeypatch.setattr(objects, "_load", lambda code: executed.append(code) or {"rows_f4": 1})
     monkeypatch.setattr(objects, "_compile", lambda: pytest.fail("numba's own code was asked for"))
-    assert objects._stored(KEY) is None
+    assert cache.load(KEY) is None
     assert objects._addresses() == {"rows_f4": 1}
     assert executed == [CODE] and kept.read_bytes() == whole
     monkeypatch.setattr(objects, "_export", lambda: pytest.fail("compiled once more"))
@@ -174,11 +174,11 @@ def test_a_damaged_or_foreign_file_is_compiled_anew(damage: str, kept: Path, mon
 
 
 def test_every_key_has_its_file(kept: Path) -> None:
-    assert objects._stored(b"q" * 32) is None
-    objects._store(b"q" * 32, CODE[1:])
-    assert (objects._stored(KEY), objects._stored(b"q" * 32)) == (CODE, CODE[1:])
-    kept.replace(kept.with_name(objects._name(b"r" * 32)))
-    assert objects._stored(b"r" * 32) is None
+    assert cache.load(b"q" * 32) is None
+    cache.store(b"q" * 32, CODE[1:])
+    assert (cache.load(KEY), cache.load(b"q" * 32)) == (CODE, CODE[1:])
+    kept.replace(kept.with_name(cache._name(b"r" * 32)))
+    assert cache.load(b"r" * 32) is None
 
 
 def test_the_key_follows_processor_and_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,9 +206,9 @@ def test_the_key_follows_processor_and_sources(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("mode", [0o664, 0o646])
 def test_a_file_that_others_can_write_is_not_used(kept: Path, mode: int) -> None:
     kept.chmod(mode)
-    assert objects._stored(KEY) is None
-    objects._store(KEY, CODE)
-    assert objects._stored(KEY) == CODE
+    assert cache.load(KEY) is None
+    cache.store(KEY, CODE)
+    assert cache.load(KEY) == CODE
 
 
 @needs_owners
@@ -217,19 +217,19 @@ def test_a_file_of_another_user_is_not_used(kept: Path, monkeypatch: pytest.Monk
     for owner, trusted in ((status.st_uid, True), (0, True), (status.st_uid + 1, False)):
         fields = list(status)
         fields[4] = owner
-        assert objects._trusted(os.stat_result(fields)) is trusted
-    monkeypatch.setattr(objects, "_trusted", lambda status: False)
-    assert objects._stored(KEY) is None
+        assert cache._trusted(os.stat_result(fields)) is trusted
+    monkeypatch.setattr(cache, "_trusted", lambda status: False)
+    assert cache.load(KEY) is None
 
 
 @needs_owners
 def test_a_loose_umask_makes_no_loose_file(folder: Path) -> None:
     before = os.umask(0)
     try:
-        objects._store(KEY, CODE)
+        cache.store(KEY, CODE)
     finally:
         os.umask(before)
-    assert objects._stored(KEY) == CODE
+    assert cache.load(KEY) == CODE
 
 
 def test_a_package_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,25 +237,23 @@ def test_a_package_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "file"
     file.touch()
     home = tmp_path / "home"
-    monkeypatch.setattr(objects, "__file__", str(file / "objects.py"))
+    monkeypatch.setattr(cache, "__file__", str(file / "objects.py"))
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
-    package, user, temporary = objects._folders()
+    package, user, temporary = cache._folders()
     assert package == file / "__pycache__" and home in user.parents
-    objects._store(KEY, CODE)
-    assert [path.parent for path in home.rglob("*.bin")] == [user] and not temporary.joinpath(
-        objects._name(KEY)
-    ).exists()
-    assert objects._stored(KEY) == CODE
+    cache.store(KEY, CODE)
+    assert [path.parent for path in home.rglob("*.bin")] == [user] and not temporary.joinpath(cache._name(KEY)).exists()
+    assert cache.load(KEY) == CODE
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(file))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert objects._stored(KEY) is None
-    objects._store(KEY, CODE)
+    assert cache.load(KEY) is None
+    cache.store(KEY, CODE)
     assert [path.parent.parent for path in tmp_path.rglob("layerscope-*/*.bin")] == [tmp_path]
-    assert objects._stored(KEY) == CODE
+    assert cache.load(KEY) == CODE
     monkeypatch.setattr("tempfile.tempdir", str(file))
-    assert objects._store(KEY, CODE) == CODE
+    assert cache.store(KEY, CODE) == CODE
 
 
 @pytest.mark.parametrize(
@@ -263,12 +261,12 @@ def test_a_package_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest
 )
 def test_where_other_systems_keep_it(system: str, end: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert list(objects._folders())[1].parts[-len(end) :] == end
+    assert list(cache._folders())[1].parts[-len(end) :] == end
 
 
 def test_writers_and_readers_at_once(kept: Path) -> None:
     def work(i: int) -> bool:
-        return (objects._store(KEY, CODE) if i % 2 else objects._stored(KEY)) == CODE
+        return (cache.store(KEY, CODE) if i % 2 else cache.load(KEY)) == CODE
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(200)))

@@ -456,7 +456,8 @@ def _line(text: str) -> None:
 
 def main() -> None:
     """The entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted; never a traceback."""
-    # Before numpy and torch start their threads, and before anything can be interrupted.
+    # Before numpy is imported: its threads wait by spinning, and what we multiply is too small to share.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.environ.get("LAYERSCOPE_DEBUG"):
         sys.exit(cli(standalone_mode=False))
     try:

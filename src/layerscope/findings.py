@@ -143,7 +143,7 @@ def _largest(entry: Entry, bits: NDArray) -> NDArray[np.float64]:
 def duplicates(bits: NDArray, dtype: str) -> list[tuple[int, int]]:
     """Pairs (a, b), a < b, of output channels whose kernels have a cosine above ALIKE; b is named once.
 
-    Kernels are first compared by eight random projections (Johnson and Lindenstrauss 1984) of at most 1,024 of their
+    Kernels are first compared by eight random projections (Johnson and Lindenstrauss 1984) of at most 256 of their
     values; only those that agree there are compared whole.
     """
     count = len(bits)
@@ -170,9 +170,9 @@ def duplicates(bits: NDArray, dtype: str) -> list[tuple[int, int]]:
 def _sketch(flat: NDArray, dtype: str) -> NDArray[np.float32]:
     """Unit vectors (O, 8), of zeros where a kernel is zero or not finite."""
     size = flat.shape[1]
-    if size > 1024:  # eight stretches of 128: a linear weight need not be read a second time as a whole
-        starts = np.linspace(0, size - 128, 8).astype(int)
-        flat = flat[:, (starts[:, None] + np.arange(128)).ravel()]
+    if size > 256:  # eight stretches of 32: a linear weight need not be read a second time as a whole
+        starts = np.linspace(0, size - 32, 8).astype(int)
+        flat = flat[:, (starts[:, None] + np.arange(32)).ravel()]
     values = np.asarray(decode(flat, dtype), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         sketch = values @ np.random.default_rng(0).standard_normal((values.shape[1], 8), np.float32)

@@ -11,7 +11,8 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -42,14 +43,50 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _quantised(module: nn.Module) -> bool:
-    """Whether it holds its weights packed, in a child that is no layer."""
-    return type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
+@cache
+def _opaque_kind(kind: type) -> bool:
+    # What is quantised holds its weights packed, in a child that is no layer.
+    quantised = kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
+    return quantised or issubclass(kind, _OPAQUE) or kind.__name__ in _OPAQUE_NAMES
 
 
 def _opaque(module: nn.Module) -> bool:
-    named = type(module).__name__ in _OPAQUE_NAMES or _quantised(module)
-    return named or isinstance(module, _OPAQUE) or getattr(module, "hides_inside", False) is True
+    # Not getattr on the module: it would search parameters, buffers and children of every module.
+    kind = cast(type, type(module))
+    return _opaque_kind(kind) or (hasattr(kind, "hides_inside") and bool(module.hides_inside))
+
+
+class _Table:
+    """One walk through a network: every module by its first path, the leaves, the closed ones, the other paths."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules: dict[str, nn.Module] = {}
+        self.leaves: set[str] = set()
+        self.inside: set[str] = set()  # of modules that compute the whole layer themselves
+        self.aliases: dict[str, str] = {}
+        self._first: dict[int, str] = {}
+        self._walk(model, "", False)
+        if not self.modules:
+            name = type(model).__name__
+            self.modules, self.leaves = {name: model}, {name}
+
+    def _walk(self, module: nn.Module, path: str, inside: bool) -> None:
+        for name, child in module._modules.items():
+            if child is None or name == "_packed_params":
+                continue
+            own = f"{path}.{name}" if path else name
+            first = self._first.setdefault(id(child), own)
+            closed = _opaque(child)
+            if first != own:
+                self.aliases[own] = first
+            else:
+                self.modules[own] = child
+                if inside:
+                    self.inside.add(own)
+                if closed or not child._modules:
+                    self.leaves.add(own)
+            if child._modules:
+                self._walk(child, own, inside or closed)
 
 
 def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
@@ -57,27 +94,19 @@ def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
 
     A root without children is its own only layer, named after its type.
     """
-    model = unwrapped(model)
-    found: list[tuple[str, nn.Module, bool]] = []
-    for path, module in model.named_modules():
-        if path and "_packed_params" not in path:
-            found.append((path, module, _opaque(module) or next(module.children(), None) is None))
-    return found or [(type(model).__name__, model, True)]
+    table = _Table(unwrapped(model))
+    return [(path, module, path in table.leaves) for path, module in table.modules.items()]
 
 
 def aliases(model: nn.Module) -> dict[str, str]:
     """The other paths of tied modules: path -> the path under which the module comes first."""
-    model = unwrapped(model)
-    first = {id(module): path for path, module in model.named_modules()}
-    every = model.named_modules(remove_duplicate=False)
-    return {path: first[id(module)] for path, module in every if first[id(module)] != path}
+    return _Table(unwrapped(model)).aliases
 
 
 def tappable(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
     """What can be looked at: everything but the insides of modules that compute the whole layer themselves."""
-    table = everything(model)
-    closed = tuple(f"{path}." for path, module, _ in table if _opaque(module))
-    return [row for row in table if not row[0].startswith(closed)]
+    table = _Table(unwrapped(model))
+    return [(p, module, p in table.leaves) for p, module in table.modules.items() if p not in table.inside]
 
 
 def tensors_in(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -141,59 +170,67 @@ def tap(
     is known how often each module runs, and later passes end the block as soon as all of that has been seen: a module
     that runs again later is never lost. Without `inputs` every pass is run to its end.
     """
-    model, other = unwrapped(model), aliases(model)
-    chosen = list(dict.fromkeys(other.get(path, path) for path in paths))
+    model = unwrapped(model)
+    table = _Table(model)
+    chosen = list(dict.fromkeys(table.aliases.get(path, path) for path in paths))
     key = None if inputs is None else (tuple(chosen), _signature(inputs), model.training)
     learned = _LEARNED.setdefault(model, {}) if key else {}
     awaited = learned.get(key)
     calls: Counter[str] = Counter()
-    modules = {path: module for path, module, _ in tappable(model)}
+    waiting = set(awaited or ())
+    hooks = {path: _hook(path, emit, calls, awaited, waiting) for path in chosen}
+    hooks |= {path: _spare_hook(path, emit, calls, chosen) for path in spare if path not in hooks}
+    handles = []
     try:
-        with ExitStack() as stack:
-            stack.enter_context(_eager())
-            waiting = set(awaited or ())
-            for path in [*chosen, *spare]:
-                if path in modules:
-                    below = [one for one in chosen if one.startswith(f"{path}.")] if path not in chosen else []
-                    hook = _hook(path, emit, calls, awaited, waiting, below)
+        with _eager():
+            for path, hook in hooks.items():
+                if path in table.modules and path not in table.inside:
                     # Not the method: TorchScript modules forbid it, though their hooks do fire.
-                    handle = nn.Module.register_forward_hook(modules[path], hook)
-                    stack.callback(handle.remove)
+                    handles.append(nn.Module.register_forward_hook(table.modules[path], hook))
             yield calls
         if key and awaited is None:
             learned[key] = calls
     except _Stop as stop:
         if stop.calls is not calls:
             raise
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+Hook = Callable[[nn.Module, object, object], None]
 
 
 def _hook(
-    path: str,
-    emit: Emit,
-    calls: Counter[str],
-    awaited: Counter[str] | None,
-    waiting: set[str],
-    below: Sequence[str],
-) -> Callable[[nn.Module, object, object], None]:
+    path: str, emit: Emit, calls: Counter[str], awaited: Counter[str] | None = None, waiting: set[str] | None = None
+) -> Hook:
     last = awaited[path] if awaited else 0
 
     def hook(module: nn.Module, _inputs: object, output: object) -> None:
         call = calls[path]
         calls[path] = call + 1
-        if below and any(map(calls.__getitem__, below)):
-            pass
-        elif type(output) is Tensor:
+        if type(output) is Tensor:
             emit(Site(path, call), module, output)
         else:
             for name, tensor in tensors_in(output, path):
                 emit(Site(name, call), module, tensor)
-        if call + 1 == last:
+        if call + 1 == last and waiting is not None:
             waiting.discard(path)
             if not waiting:
                 raise _Stop(calls)
         # Returning nothing matters: a hook's value would replace the output.
 
     return hook
+
+
+def _spare_hook(path: str, emit: Emit, calls: Counter[str], chosen: Sequence[str]) -> Hook:
+    hook, inside = _hook(path, emit, calls), f"{path}."
+
+    def spare(module: nn.Module, inputs: object, output: object) -> None:
+        if not any(calls[one] for one in chosen if one.startswith(inside)):
+            hook(module, inputs, output)
+
+    return spare
 
 
 @contextmanager

@@ -139,7 +139,8 @@ def _passes(network: Network, images: Any) -> tuple[list[Any], list[Picture], in
     """
     import torch
 
-    if not isinstance(images, torch.Tensor | str | os.PathLike) and not all(map(_is_path, images)):
+    photos = isinstance(images, torch.Tensor | str | os.PathLike) or all(map(_is_path, images))
+    if isinstance(images, dict) or not photos:
         return [images], [], len(images) if isinstance(images, list) else None
     batch, pictures = batch_of(network, images)
     return [batch[at : at + BATCH] for at in range(0, len(batch), BATCH)], pictures, len(batch)
@@ -225,14 +226,14 @@ def features(
     from layerscope.networks.open import Network, open_network
     from layerscope.ops import Functions
     from layerscope.reduce import Collector
-    from layerscope.selection import absent, chosen_layers
+    from layerscope.selection import absent, select
 
     network = model if isinstance(model, Network) else open_network(model)
     patterns = [layers] if isinstance(layers, str) else list(layers)
-    chosen, notes = chosen_layers(network.model, patterns, lenient=ops or attention)
+    chosen = select(network.model, patterns, lenient=ops or attention)
     spare = [] if patterns else [path for path, _, leaf in tappable(network.model) if not leaf]
     passes, pictures, count = _passes(network, images)
-    record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *notes])
+    record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *chosen.notes])
     if pictures:
         record.notes += said_of(network.takes)
     record.provenance = {
@@ -250,15 +251,17 @@ def features(
             emit = seen.unseen(collector.keep) if seen else collector.keep
             # What the functions give is not counted: their passes are run to the end.
             stop = None if predict or seen else given
-            with tap(network.model, emit, chosen, stop, spare) as calls, seen or nullcontext():
+            with tap(network.model, emit, chosen.paths, stop, spare) as calls, seen or nullcontext():
                 output = run(network, given)
-                if predict:
-                    record.predictions += _top(output, network.labels)
+            if predict:
+                record.predictions += _top(output, network.labels)
             ran += calls
         progress(count or 1, count or 1, "")
+    if seen:
+        seen.require(chosen.unmet)
     for entry in collector.entries():
         record.add(entry)
-    record.never, said = absent(network.model, chosen, ran)
+    record.never, said = absent(network.model, chosen.paths, ran)
     record.notes += said
     return record
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 from torch import nn
 
@@ -27,10 +29,25 @@ _FIRST = (
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.GroupNorm,
 )
-_LAST_NAMES = re.compile(r"\w*Linear|LinearReLU|LayerNorm|Embedding|MultiheadAttention")
-_FIRST_NAMES = re.compile(r"(Conv|BatchNorm|InstanceNorm|(Adaptive)?(Max|Avg)Pool)\w*[123]d|GroupNorm|LayerNorm2d")
+_LAST_NAMES = re.compile(r"\w*Linear|LinearReLU|Embedding|MultiheadAttention")
+_FIRST_NAMES = re.compile(r"(Conv|BatchNorm|InstanceNorm|(Adaptive)?(Max|Avg)Pool)\w*[123]d|GroupNorm")
 _CHANNELS_FIRST = {2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
 _CHANNELS_LAST = {2: "NC", 3: "NLC", 4: "NHWC", 5: "NDHWC"}
+
+
+@cache
+def _kind_of(module: type) -> str:
+    """ "first", "last", "norm" or "permute" for a class of modules, or "" where the class does not tell."""
+    name = module.__name__
+    if issubclass(module, nn.LayerNorm) or name == "LayerNorm":
+        # torchvision's and timm's LayerNorm2d are layer norms over the channels of (N, C, H, W).
+        return "first" if name.endswith("2d") else "norm"
+    if issubclass(module, _FIRST) or _FIRST_NAMES.fullmatch(name):
+        return "first"
+    if issubclass(module, _LAST) or _LAST_NAMES.fullmatch(name):
+        return "last"
+    return "permute" if name == "Permute" else ""
+
 
 #: class, distillation and register tokens: DINOv2 has 5; more than this is another grid
 _MOST_TOKENS = 16
@@ -75,6 +92,7 @@ class Layouts:
         self.images = images
         self._seen: dict[tuple[int, ...], str] = {}
         self._grids: dict[tuple[int, int], None] = {}  # the sizes of maps so far, the latest last
+        self._maps: dict[tuple[int, ...], Plan] = {}  # the same as plans
 
     def of(self, module: nn.Module | None, shape: tuple[int, ...]) -> str:
         """One letter an axis; "" for a tensor that has no channels (more than five axes)."""
@@ -86,6 +104,8 @@ class Layouts:
             self.images = shape[0]
         layout = self._axes(module, shape)
         self._seen[shape] = layout
+        if layout == "NCHW":  # the usual case first: this is the hot path
+            return self._map(shape)
         if layout == "NLC":
             return self.tokens(shape)
         if not layout:
@@ -94,24 +114,32 @@ class Layouts:
         if len(sizes) < 2:
             return Plan(layout, 0, (1, sizes[0] if sizes else 1))
         grid = (math.prod(sizes[:-1]), sizes[-1])
-        if len(sizes) == 2 and grid not in self._grids:
-            self._grids[grid] = None
+        if len(sizes) == 2:
+            self._grids.setdefault(grid)
         return Plan(layout, 0, grid)
+
+    def _map(self, shape: tuple[int, ...]) -> Plan:
+        plan = self._maps.get(shape[2:])
+        if plan is None:
+            grid = (shape[2], shape[3])
+            self._grids.setdefault(grid)
+            plan = self._maps[grid] = Plan("NCHW", 0, grid)
+        return plan
 
     def _axes(self, module: nn.Module | None, shape: tuple[int, ...]) -> str:
         axes = len(shape)
         if axes == 1:
             return "N"
-        if isinstance(module, nn.LayerNorm):
-            # torchvision's and timm's LayerNorm2d are layer norms over the channels of (N, C, H, W).
-            last = shape[-1] == module.normalized_shape[-1] and not type(module).__name__.endswith("2d")
-            layout = (_CHANNELS_LAST if last else _CHANNELS_FIRST).get(axes, "")
-        elif isinstance(module, _LAST) or _LAST_NAMES.fullmatch(type(module).__name__):
+        kind = _kind_of(cast(type, type(module)))
+        if kind == "norm":
+            size = getattr(module, "normalized_shape", shape)
+            kind = "last" if shape[-1] == size[-1] else "first"
+        elif kind == "permute" and isinstance(dims := getattr(module, "dims", None), list | tuple):
+            kind = "last" if dims[-1] == 1 else "first"
+        if kind == "first":
+            return _CHANNELS_FIRST.get(axes, "")
+        if kind == "last":
             layout = _CHANNELS_LAST.get(axes, "")
-        elif isinstance(module, _FIRST) or _FIRST_NAMES.fullmatch(type(module).__name__):
-            layout = _CHANNELS_FIRST.get(axes, "")
-        elif type(module).__name__ == "Permute" and isinstance(dims := getattr(module, "dims", None), list | tuple):
-            layout = (_CHANNELS_LAST if dims[-1] == 1 else _CHANNELS_FIRST).get(axes, "")
         elif shape in self._seen:
             return self._seen[shape]
         elif axes == 4 and self._seen.get((shape[0], shape[3], *shape[1:3])) == "NCHW":

@@ -6,7 +6,7 @@ A mode of torch sees every call of a public function of torch while it is on, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from layerscope.attention import attention_weights
+from layerscope.errors import NoMatch, nearest
 from layerscope.hooks import Emit, tappable, tensors_in, unwrapped
 from layerscope.reduce import Collector
 from layerscope.sites import Site
@@ -56,6 +57,8 @@ class Functions(TorchFunctionMode):
         self._collector = collector
         self._patterns, self._ops, self._attention = patterns, ops, attention
         self._leaves = {path for path, _, leaf in tappable(self._model) if leaf}
+        self._names: dict[str, None] = {}
+        self._met: set[str] = set()  # patterns that selected something
         self._own = {id(tensor) for tensor in [*self._model.parameters(), *self._model.buffers()]}
         self._around: list[str] = [""]
         self._calls: Counter[str] = Counter()
@@ -66,8 +69,8 @@ class Functions(TorchFunctionMode):
         self._around, self._calls = [""], Counter()
         for path, module, _ in tappable(self._model):
             if module is not self._model:
-                enter = module.register_forward_pre_hook(self._entering(path))
-                leave = module.register_forward_hook(self._leaving, always_call=True)
+                enter = nn.Module.register_forward_pre_hook(module, self._entering(path))
+                leave = nn.Module.register_forward_hook(module, self._leaving, always_call=True)
                 self._hooks.callback(enter.remove)
                 self._hooks.callback(leave.remove)
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -120,5 +123,13 @@ class Functions(TorchFunctionMode):
         return Site(name, self._calls[name] - 1)
 
     def _wanted(self, name: str, kind: str) -> bool:
-        globs = self._patterns
-        return not globs or any(fnmatchcase(name, glob) or fnmatchcase(kind, glob) for glob in globs)
+        self._names.setdefault(name)
+        met = [glob for glob in self._patterns if fnmatchcase(name, glob) or fnmatchcase(kind, glob)]
+        self._met.update(met)
+        return bool(met) or not self._patterns
+
+    def require(self, patterns: Iterable[str]) -> None:
+        """Raises NoMatch for one of these patterns that selected no function in any pass."""
+        for pattern in patterns:
+            if pattern not in self._met:
+                raise NoMatch(f"no layer and no function matches {pattern!r}{nearest(pattern, self._names)}")

@@ -6,18 +6,28 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 
-from layerscope.errors import NoMatch
 from layerscope.hooks import aliases, everything, tappable
 from layerscope.sites import choose
 
-__all__ = ["absent", "chosen_layers"]
+__all__ = ["Selection", "absent", "select"]
 
 
-def chosen_layers(model: nn.Module, patterns: Sequence[str], lenient: bool = False) -> tuple[list[str], list[str]]:
-    """Paths of the layers that the patterns select, every leaf if there are none, and notes on tied modules.
+@dataclass(frozen=True)
+class Selection:
+    """`paths` of the chosen layers, tied ones by their first path; `unmet`: patterns that select no module."""
+
+    paths: list[str]
+    unmet: list[str]
+    notes: list[str]
+
+
+def select(model: nn.Module, patterns: Sequence[str], lenient: bool = False) -> Selection:
+    """The layers that the patterns select, every leaf if there are none.
 
     `lenient`: a pattern may select nothing, for it may mean a function. Raises NoMatch.
     """
@@ -25,24 +35,18 @@ def chosen_layers(model: nn.Module, patterns: Sequence[str], lenient: bool = Fal
     other = aliases(model)
     kinds = {path: (kind, leaf) for path, kind, leaf in rows}
     table = rows + [(path, *kinds[first]) for path, first in other.items() if first in kinds]
-    if not patterns:
-        chosen = [path for path, _, leaf in rows if leaf]
-    elif lenient:
-        chosen = [path for pattern in patterns for path in _some(pattern, table)]
-    else:
-        chosen = choose(patterns, table)
+    unmet = [pattern for pattern in patterns if lenient and not _selects(pattern, table)]
+    met = [pattern for pattern in patterns if pattern not in unmet]
+    chosen = choose(met, table) if patterns else [path for path, _, leaf in rows if leaf]
     tied = [path for path in other if path.rpartition(".")[0] not in other]
     notes = [f"{path} is the same module as {other[path]}: its calls are listed there" for path in tied[:3]]
     if len(tied) > 3:
         notes.append(f"{len(tied) - 3} more paths lead to modules that are listed once")
-    return list(dict.fromkeys(other.get(path, path) for path in chosen)), notes
+    return Selection(list(dict.fromkeys(other.get(path, path) for path in chosen)), unmet, notes)
 
 
-def _some(pattern: str, table: list[tuple[str, str, bool]]) -> list[str]:
-    try:
-        return choose([pattern], table)
-    except NoMatch:
-        return []
+def _selects(pattern: str, table: list[tuple[str, str, bool]]) -> bool:
+    return any(fnmatchcase(path, pattern) or fnmatchcase(kind, pattern) for path, kind, _ in table)
 
 
 def absent(model: nn.Module, chosen: Iterable[str], ran: Counter[str]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,8 @@
 """Which architecture do these names and shapes belong to? Answered from an index, without building a network.
 
-The index, `signatures.json.gz`, holds the names and shapes of every tensor of every architecture; it is made once by
-`python -m layerscope.networks.signatures` and ships with the package.
+Two indices ship with the package, made once by `python -m layerscope.networks.signatures`: `digests.json.gz` knows
+whole networks, timm's too, by a digest of their names and shapes; `signatures.json.gz` has all names and shapes of
+torchvision's, for checkpoints that hold a part or differ a little.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -62,15 +63,10 @@ def signatures() -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 @cache
-def _without_counters() -> dict[str, dict[str, tuple[int, ...]]]:
-    return {name: _counted(shapes) for name, shapes in signatures().items()}
-
-
-@cache
-def _timm() -> dict[str, list[str]]:
-    """digest -> names of timm's architectures"""
-    packed = files("layerscope.networks").joinpath("timm.json.gz").read_bytes()
-    return json.loads(gzip.decompress(packed))["networks"]
+def _digests() -> dict[str, list[str]]:
+    """digest -> names of the architectures, torchvision's and the tutorial's before timm's"""
+    packed = files("layerscope.networks").joinpath("digests.json.gz").read_bytes()
+    return json.loads(gzip.decompress(packed))
 
 
 def digest(shapes: Shapes) -> str:
@@ -103,14 +99,6 @@ def _fits(have: Shapes, want: Shapes) -> tuple[int, int | None]:
     return matched, None
 
 
-def _head_classes(want: Shapes, have: Shapes) -> int | None:
-    """Length of the last bias or weight of the architecture in the checkpoint: its number of classes."""
-    for name in reversed(list(want)):
-        if len(want[name]) in (1, 2, 4) and name in have and not name.endswith(("running_mean", "running_var")):
-            return have[name][0]
-    return None
-
-
 def _common_prefix(names: list[str]) -> str:
     """First component that all names share, with its dot; "" if there is none."""
     first, dot, _ = names[0].partition(".")
@@ -139,41 +127,42 @@ def identify(shapes: Shapes) -> Identity | None:
     have = _counted(shapes)
     if not have:
         return None
-    best: list[tuple[tuple[int, int], Identity]] = []
-    prefix = _common_prefix(list(have))
-    for lead in dict.fromkeys(["", prefix]):
-        stripped = {name[len(lead) :]: shape for name, shape in have.items()}
-        # The same names, as in most files: only then are the shapes compared, and nothing else is tried.
-        same = {name: want for name, want in _without_counters().items() if want.keys() == stripped.keys()}
-        for name, want in (same or _without_counters()).items():
-            for matched, part, classes in _candidates(stripped, want):
-                if matched < max(ENOUGH * len(have), 2):
-                    continue
-                strict = not part and matched == len(want) == len(have)
-                classes = classes or (
-                    _head_classes(want, stripped) if not part and stripped.keys() == want.keys() else None
-                )
-                # Of two that match as many tensors the one that has fewer others explains more.
-                best.append(((-matched, len(want)), Identity(name, classes, strict, matched, len(want), part, lead)))
-    found = _best(best)
-    return found if found and found.strict else _among_timms(have, prefix) or found
+    leads = dict.fromkeys(["", _common_prefix(list(have))])
+    ways = {lead: {name[len(lead) :]: shape for name, shape in have.items()} for lead in leads}
+    return next(filter(None, (_whole(way, lead) for lead, way in ways.items())), None) or _nearest(ways)
 
 
-def _among_timms(have: Shapes, prefix: str) -> Identity | None:
-    for lead in dict.fromkeys(["", prefix]):
-        stripped = {name[len(lead) :]: shape for name, shape in have.items()}
-        names = _timm().get(digest(stripped))
-        if names:
-            classes = _head_classes(stripped, stripped)
-            also = tuple(f"timm:{name}" for name in names[1:])
-            return Identity(f"timm:{names[0]}", classes, True, len(have), len(have), "", lead, also)
+def _whole(have: Shapes, lead: str) -> Identity | None:
+    """By digest: all tensors of an architecture, and no others."""
+    names = _digests().get(digest(have))
+    if not names:
+        return None
+    library = names[0].partition(":")[0]
+    also = tuple(name for name in names[1:] if name.startswith(library))
+    return Identity(names[0], _head_classes(have), True, len(have), len(have), "", lead, also)
+
+
+def _head_classes(have: Shapes) -> int | None:
+    """Length of the last bias or weight: the number of classes."""
+    for name in reversed(list(have)):
+        if len(have[name]) in (1, 2, 4) and not name.endswith(("running_mean", "running_var")):
+            return have[name][0]
     return None
 
 
-def _best(best: list[tuple[tuple[int, int], Identity]]) -> Identity | None:
-    if not best:
+def _nearest(ways: dict[str, dict[str, tuple[int, ...]]]) -> Identity | None:
+    """The architecture, or part of one, that has most of the tensors; of equals the one with the fewest others."""
+    found: list[tuple[tuple[int, int], Identity]] = []
+    for lead, have in ways.items():
+        for name, every in signatures().items():
+            want = _counted(every)
+            for matched, part, classes in _candidates(have, want):
+                if matched >= max(ENOUGH * len(have), 2):
+                    one = Identity(name, classes, False, matched, len(want), part, lead)
+                    found.append(((-matched, len(want)), one))
+    if not found:
         return None
-    best.sort(key=lambda row: row[0])
-    rank, first = best[0]
-    also = tuple(other.name for key, other in best[1:] if key == rank and other.name != first.name and not other.part)
-    return Identity(**{**first.__dict__, "also": tuple(dict.fromkeys(also))})
+    found.sort(key=lambda row: row[0])
+    rank, first = found[0]
+    also = (other.name for key, other in found[1:] if key == rank and other.name != first.name and not other.part)
+    return replace(first, also=tuple(dict.fromkeys(also)))

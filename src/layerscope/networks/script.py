@@ -109,7 +109,7 @@ class Mirror(nn.Module):
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         super().__init__()
-        self.training = script.training
+        self.training = getattr(script, "training", False)  # a frozen one has no mode
         self._script = (script,)  # not a child: its modules are mirrored
         for name, parameter in script.named_parameters(recurse=False):
             self._parameters[name] = parameter
@@ -147,7 +147,8 @@ class Mirror(nn.Module):
         script, method = self._script[0], self._method
         self._method = "forward"
         if not self._open.get(method):
-            return getattr(script, method)(*args, **kwargs)
+            # Not the module itself: what was traced, and is not from a file, forbids to call a part of it.
+            return script._c._get_method(method)(*args, **kwargs)
         schema = script._c._get_method(method).schema.arguments[1 + len(args) :]
         rest = [kwargs.get(argument.name, argument.default_value) for argument in schema]
         return self._call(method, [*args, *rest])

@@ -1,11 +1,8 @@
-"""Make the indices of signatures: python -m layerscope.networks.signatures [--timm]
+"""Make the indices of signatures: python -m layerscope.networks.signatures
 
-Every architecture of torchvision and the tutorial's are built on the meta device, without weights, and the names and
-shapes of their state dicts are written to `signatures.json.gz` beside this file. Needed again when torchvision adds
-architectures; a test compares the index with some of the installed ones.
-
-With --timm the same is done for the architectures of the installed timm. There are 1,300 of them, so that only a
-digest of each is kept, in `timm.json.gz`: enough to recognise a whole network, not a part of one.
+Every architecture of torchvision, of the tutorial and of timm, which has to be installed, is built on the meta device,
+without weights: about five minutes. Needed again when one of them adds architectures; a test compares the indices with
+some of the installed ones.
 """
 
 from __future__ import annotations
@@ -44,25 +41,21 @@ def _write(name: str, index: object) -> None:
     print(f"{target.name}: {target.stat().st_size} bytes")
 
 
-def _timm() -> None:
-    timm = importlib.import_module("timm")
+def _digests(names: list[str]) -> dict[str, list[str]]:
     digests: dict[str, list[str]] = {}
-    for name in timm.list_models():
+    for name in names:
         try:
-            shapes = shapes_of(unbuilt(f"timm:{name}"))
-        except Exception as error:  # a few need packages of their own
+            digests.setdefault(digest(shapes_of(unbuilt(name))), []).append(name)
+        except Exception as error:  # a few of timm's need packages of their own
             print(f"left out: {name}: {error}", file=sys.stderr)
-            continue
-        digests.setdefault(digest(shapes), []).append(name)
-    _write("timm.json.gz", {"timm": timm.__version__, "networks": digests})
+    return digests
 
 
 def main() -> None:
-    """Write one index or the other."""
+    """Write both indices."""
     warnings.simplefilter("ignore")
-    if "--timm" in sys.argv[1:]:
-        _timm()
-        return
+    timm = importlib.import_module("timm")
+    _write("digests.json.gz", _digests(_names() + [f"timm:{name}" for name in timm.list_models()]))
     shapes: dict[tuple[int, ...], int] = {}
     networks: dict[str, dict[str, int]] = {}
     for name in _names():

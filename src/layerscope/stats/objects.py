@@ -9,23 +9,20 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import stat
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache as once
 from importlib.util import find_spec
 from pathlib import Path
 from platform import machine
 from threading import Lock
 from typing import Any
 
+from . import cache
 from .signatures import SIGNATURES
 
 __all__ = ["functions"]
 
-_MAGIC = b"layerscope kernels 1\n"
 #: all that an object may ask of the process; for anything unknown LLVM would end the process
 _LIBC = {"memcpy", "memmove", "memset"}
 
@@ -54,11 +51,11 @@ def _prototype(name: str) -> Any:
 def _addresses() -> dict[str, int]:
     if os.environ.get("LAYERSCOPE_KERNELS") != "numba":
         with suppress(Exception):  # whatever this platform lacks: numba has the same code, only later
-            return _load(_stored(key := _key()) or _store(key, _export()))
+            return _load(cache.load(key := _key()) or cache.store(key, _export()))
     return {name: function.address for name, function in _compile().items()}
 
 
-@cache
+@once
 def _compile() -> dict[str, Any]:
     """numba's functions of C's calling convention."""
     import numba
@@ -134,57 +131,6 @@ def _key() -> bytes:
     sources = [here / name for name in ("kernels.py", "objects.py", "signatures.py")]
     numba = find_spec("numba")  # without importing it
     sources += [Path(folder, "_version.py") for folder in (numba and numba.submodule_search_locations) or ()]
-    machine = f"{llvmlite.__version__} {llvm.get_default_triple()} {llvm.get_host_cpu_name()}"
-    parts = [machine.encode(), llvm.get_host_cpu_features().flatten().encode(), *(p.read_bytes() for p in sources)]
+    processor = f"{llvmlite.__version__} {llvm.get_default_triple()} {llvm.get_host_cpu_name()}"
+    parts = [processor.encode(), llvm.get_host_cpu_features().flatten().encode(), *(p.read_bytes() for p in sources)]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
-
-
-def _folders() -> Iterator[Path]:
-    """Where the file may be: beside the sources, in the user's cache, in a temporary folder."""
-    yield Path(__file__).parent / "__pycache__"
-    with suppress(RuntimeError):  # no home
-        if sys.platform == "win32":
-            yield Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "layerscope", "cache")
-        elif sys.platform == "darwin":
-            yield Path.home() / "Library" / "Caches" / "layerscope"
-        else:
-            yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "layerscope")
-    yield Path(tempfile.gettempdir(), f"layerscope-{os.getuid()}" if hasattr(os, "getuid") else "layerscope")
-
-
-def _name(key: bytes) -> str:
-    return f"kernels-{key[:8].hex()}.bin"
-
-
-def _stored(key: bytes) -> bytes | None:
-    """The code kept under that key; None unless every byte is as it was written, and by whom one trusts."""
-    head = len(_MAGIC) + 2 * hashlib.sha256().digest_size
-    for folder in _folders():
-        with suppress(OSError), (folder / _name(key)).open("rb") as file:
-            content = file.read()
-            code = content[head:]
-            if _trusted(os.fstat(file.fileno())) and content[:head] == _MAGIC + key + hashlib.sha256(code).digest():
-                return code
-    return None
-
-
-def _trusted(status: os.stat_result) -> bool:
-    """Whether nobody but the user or the administrator can have written the file."""
-    if not hasattr(os, "getuid"):  # Windows: folders there belong to one user
-        return True
-    return status.st_uid in (0, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _store(key: bytes, code: bytes) -> bytes:
-    """Keep the code in the first folder that takes it, whole or not at all."""
-    for folder in _folders():
-        draft = folder / f"{_name(key)}.{os.urandom(4).hex()}"
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(draft, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
-                file.write(_MAGIC + key + hashlib.sha256(code).digest() + code)
-            draft.replace(folder / _name(key))
-            break
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-    return code
