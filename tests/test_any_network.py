@@ -175,6 +175,8 @@ def test_the_pass_stops_once_the_last_wanted_call_is_over(small):
     assert ran(small, ["stem"], x) == (["stem"], False)
     assert ran(small, ["block.relu"], x) == (["block.relu", "block.relu:1"], True)
     assert ran(small, ["block.relu"], x) == (["block.relu", "block.relu:1"], False)  # it runs twice: both are there
+    assert ran(small, ["block.conv", "stem"], x) == (["stem", "block.conv"], True)
+    assert ran(small, ["block.conv", "stem"], x) == (["stem", "block.conv"], False)  # not before the last of both
     assert ran(small, ["stem"], torch.randn(2, 3, 8, 8)) == (["stem"], True)  # other inputs may take other ways
     assert ran(small, ["stem"], x, known=False) == (["stem"], True)
     assert ran(small, ["spare"], x)[1] and ran(small, ["spare"], x)[1]  # never runs: nothing to wait for
@@ -321,6 +323,12 @@ def test_functions_have_stable_readable_names():
         layerscope.features(model, x, layers="nothing", ops=True)
 
 
+def test_what_the_statistics_call_is_no_function_of_the_network():
+    model = nn.Sequential(Net(lambda n, x: torch.fft.fft2(n.a(x)), a=conv(3, 4)))
+    with pytest.raises(NoMatch, match="no layer and no function matches 'abs'"):
+        layerscope.features(model, torch.randn(1, 3, 8, 8), layers=["0", "abs"], ops=True)
+
+
 def test_attention_of_timm_and_of_plain_softmax():
     timm = pytest.importorskip("timm")
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=3).eval()
@@ -346,7 +354,9 @@ def awkward():
             return self.relu(self.relu(self.conv(x)) + x)
 
     torch.manual_seed(0)
-    return nn.Sequential(conv(3, 4), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    return nn.Sequential(
+        conv(3, 4), nn.BatchNorm2d(4), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
 
 
 @pytest.mark.filterwarnings("ignore")

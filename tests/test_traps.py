@@ -208,7 +208,7 @@ def test_11_nothing_of_the_network_and_of_the_dice_moves(fails):
     model(torch.randn(2, 3, 4, 4)).sum().backward()
     state, grads = copy.deepcopy(model.state_dict()), [copy.deepcopy(p.grad) for p in model.parameters()]
     flags = [module.training for module in model.modules()]
-    dice = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
+    dice = (random.getstate(), copy.deepcopy(np.random.get_state()), torch.get_rng_state())
     x = torch.ones(2, 3, 4, 5 if fails else 4)
     if fails:
         with pytest.raises(layerscope.LayerscopeError):
@@ -221,9 +221,19 @@ def test_11_nothing_of_the_network_and_of_the_dice_moves(fails):
     assert [p.requires_grad for p in model.parameters()] == [True, True, False, True]
     assert [module.training for module in model.modules()] == flags
     assert random.getstate() == dice[0]
-    np.testing.assert_array_equal(np.random.get_state()[1], dice[1])
+    np.testing.assert_equal(np.random.get_state(), dice[1])
     assert torch.equal(torch.get_rng_state(), dice[2])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_11_the_network_is_looked_at_in_evaluation_mode():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.9)).train()
+    x = 5 + torch.randn(4, 3, 6, 6)
+    want = layerscope.features(copy.deepcopy(model).eval(), x)
+    record = layerscope.features(model, x)
+    for key in ("0", "1"):
+        np.testing.assert_array_equal(record[key].columns.mean, want[key].columns.mean)
+        assert record[key].columns.mean.min() > 4
 
 
 @pytest.mark.parametrize("options", [{}, {"ops": True, "attention": True}])

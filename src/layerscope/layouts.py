@@ -92,6 +92,7 @@ class Layouts:
         self.images = images
         self._seen: dict[tuple[int, ...], str] = {}
         self._grids: dict[tuple[int, int], None] = {}  # the sizes of maps so far, the latest last
+        self._windowed: set[int] = set()  # tokens of windows so far
         self._maps: dict[tuple[int, ...], Plan] = {}  # the same as plans
 
     def of(self, module: nn.Module | None, shape: tuple[int, ...]) -> str:
@@ -153,10 +154,9 @@ class Layouts:
     def tokens(self, shape: tuple[int, ...]) -> Plan:
         """Tokens (N, L, C) back on the grid of the patches that they were cut from."""
         rows = shape[0] // self.images if self.images and shape[0] % self.images == 0 else 1
-        if rows > 1:
-            found = self._windows(rows, shape[1])
-            if found:
-                return found
+        found = self._windows(rows, shape[1]) if rows > 1 or shape[1] in self._windowed else None
+        if found:
+            return found
         skip, grid = self.grid_of(shape[1])
         return Plan("NLC", skip, grid)
 
@@ -166,6 +166,7 @@ class Layouts:
         for height, width in self._known() if side * side == length and side > 1 else ():
             windows = (-(-height // side), -(-width // side))
             if math.prod(windows) == count:
+                self._windowed.add(length)  # a later map may fit into a single one
                 return Plan("NLC", 0, (side, side), windows)
         return None
 
