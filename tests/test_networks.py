@@ -12,11 +12,12 @@ from PIL import Image
 from torchvision import models, transforms
 
 from layerscope.errors import NetworkError, UsageError
+from layerscope.inspect import batch_of, run
 from layerscope.networks.alexnet import AlexNet
 from layerscope.networks.build import build, preprocessing_for, unbuilt
 from layerscope.networks.identify import identify, signatures
 from layerscope.networks.open import open_network, transfer
-from layerscope.networks.preprocessing import HALF, IMAGENET, Preprocessing
+from layerscope.networks.preprocessing import CLIPS, HALF, IMAGENET, Preprocessing
 from layerscope.networks.signatures import shapes_of
 from tests.conftest import picture
 
@@ -163,6 +164,37 @@ def test_preprocessing_follows_the_published_weights(tmp_path, name):
     assert ours.shape == theirs.shape
     # torchvision scales after resizing on tensors and rounds elsewhere: equal to a grey level
     assert (ours - theirs).abs().max() < 2 / 255 / 0.22
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "fasterrcnn_resnet50_fpn", "ssd300_vgg16"])
+def test_preprocessing_of_segmentation_and_detection(tmp_path, name):
+    image = Image.open(picture(tmp_path / "a.png", 640, 420)).convert("RGB")
+    preset = next(iter(models.get_model_weights(name))).transforms()
+    ours, theirs = preprocessing_for(f"torchvision:{name}")(image), preset(image)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 2 / 255 / 0.22
+
+
+@pytest.mark.parametrize(("name", "size"), [("r3d_18", (112, 112)), ("mvit_v1_b", (224, 224))])
+def test_preprocessing_of_video(name, size):
+    given, preset = preprocessing_for(f"torchvision:{name}"), next(iter(models.get_model_weights(name))).transforms()
+    assert given.size == size == tuple(preset.crop_size)
+    assert given.mean == tuple(preset.mean)
+
+
+def test_what_a_network_takes():
+    assert open_network("torchvision:alexnet").takes == "batch"
+    assert open_network("torchvision:ssdlite320_mobilenet_v3_large").takes == "images"
+    assert open_network("torchvision:r3d_18").takes == "clips"
+    assert open_network(torch.nn.Sequential(torch.nn.Conv1d(2, 3, 3))).takes == "series"
+    model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3))
+    assert open_network(model).preprocessing == CLIPS
+
+
+def test_photos_have_the_type_of_the_parameters(photo):
+    network = open_network(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).bfloat16())
+    assert batch_of(network, photo)[0].dtype == torch.bfloat16
+    assert run(network, batch_of(network, photo)[0]).dtype == torch.bfloat16
 
 
 def test_preprocessing_can_be_set_and_is_printed(run, code, photo):

@@ -20,8 +20,8 @@ __all__ = ["Identity", "digest", "identify", "signatures"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-#: Below this share of the checkpoint's tensors a match says nothing.
-ENOUGH = 0.5
+#: Below this share of the checkpoint's tensors, and below this number of them, a match says nothing.
+ENOUGH, FEW = 0.5, 6
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _nearest(ways: dict[str, dict[str, tuple[int, ...]]]) -> Identity | None:
         for name, every in signatures().items():
             want = _counted(every)
             for matched, part, classes in _candidates(have, want):
-                if matched >= max(ENOUGH * len(have), 2):
+                if matched >= max(ENOUGH * len(have), FEW):
                     one = Identity(name, classes, False, matched, len(want), part, lead)
                     found.append(((-matched, len(want)), one))
     if not found:

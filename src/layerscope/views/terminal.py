@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from layerscope.record import Entry, Histogram, Layer, Record
+from layerscope.record import Entry, Finding, Histogram, Layer, Record
 from layerscope.text import number, printable, shape
 
 __all__ = ["bar", "console", "show", "show_structure", "warn"]
@@ -105,9 +105,18 @@ def _weights(out: Console, record: Record) -> None:
         out.print(f"looks like {_name(record.provenance['architecture'])}")
     if record.foreign:
         out.print(f"globals in the pickle that are not torch's: {_name(', '.join(record.foreign))}")
-    for finding in record.findings:
-        channels = f" channels {_list(finding.channels)}" if finding.channels else ""
-        out.print(Text(f"{finding.kind}: {printable(finding.name)}{channels}: {finding.detail}", style="yellow"))
+    for kind in dict.fromkeys(finding.kind for finding in record.findings):
+        _kind(out, kind, [finding for finding in record.findings if finding.kind == kind])
+
+
+def _kind(out: Console, kind: str, findings: list[Finding], most: int = 4) -> None:
+    """Findings of one kind; of an untrained network all batch norms would say the same."""
+    shown = findings if len(findings) <= most + 1 else findings[:most]
+    for one in shown:
+        channels = f" channels {_list(one.channels)}" if one.channels else ""
+        out.print(Text(f"{kind}: {printable(one.name)}{channels}: {one.detail}", style="yellow"))
+    if len(shown) < len(findings):
+        out.print(Text(f"{kind}: and {len(findings) - len(shown)} more; --json lists all", style="yellow"))
 
 
 def _list(channels: Sequence[object], most: int = 8) -> str:
