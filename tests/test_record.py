@@ -124,6 +124,7 @@ def test_what_is_no_record(saved, tmp_path):
 
 
 def test_saving_is_whole_or_not_at_all(saved, tmp_path):
+    (tmp_path / "no").touch()
     with pytest.raises(OutputError, match="no/where"):
         Record("features", "x").save(tmp_path / "no" / "where")
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]

@@ -84,16 +84,16 @@ def _say(text: str) -> None:
     warn(text)
 
 
-def _deliver(record: Record, as_json: bool, save: Path | None, out: Path | None, **pictures: Any) -> None:
+def _deliver(record: Record, as_json: bool, save: Path | None, out: Path | None, **options: Any) -> None:
     """Write what was asked for, then show the record."""
-    from layerscope.views import documents, png, terminal
+    from layerscope.views import documents, pictures, terminal
 
     if save:
         record.save(save)
         _say(f"record: {save}")
     if out:
         with terminal.bar("pictures", count=True) as progress:
-            written = png.write(record, out, progress=progress, **pictures)
+            written = pictures.write(record, out, progress=progress, **options)
         _say(f"{len(written)} picture{'s' * (len(written) != 1)} in {out}")
     if as_json:
         click.echo(documents.dumps(documents.document(record)))
@@ -179,9 +179,9 @@ def weights(
       layerscope weights AlexNet.pth --out pictures --csv table.csv
       layerscope weights AlexNet.pth --json | jq '.tensors[0].mean'
     """
+    from layerscope.files import save as write
     from layerscope.inspect import weights as look
     from layerscope.views import documents, terminal
-    from layerscope.views.sheet import save as write
 
     with terminal.bar("reading") as progress:
         record = look(checkpoint, match, bins, maps=bool(out or save), progress=progress)
@@ -348,8 +348,8 @@ def evidence(
 
 
 def _deliver_look(found: Any, page: Callable[[Any], bytes], out: Path | None, as_json: bool) -> None:
+    from layerscope.files import save
     from layerscope.views import documents
-    from layerscope.views.sheet import save
 
     if out:
         save(page(found), out)
@@ -433,9 +433,9 @@ def export(record: Path, csv: Path | None, tensorboard: Path | None) -> None:
       layerscope export tulip.layerscope --csv tables
       layerscope export tulip.layerscope --tensorboard runs/tulip
     """
+    from layerscope.files import save as write
     from layerscope.record import load
     from layerscope.views import documents
-    from layerscope.views.sheet import save as write
 
     if not csv and not tensorboard:
         raise UsageError("export: say what to write: --csv DIR or --tensorboard LOGDIR")

@@ -38,10 +38,10 @@ def files() -> tuple[Path, Path]:
 
 def run(out: Path) -> None:
     """Print classes and layers, write pictures and records into `out`, and say what to try next."""
+    from layerscope.files import save
     from layerscope.inspect import features, weights
     from layerscope.networks.open import open_network
-    from layerscope.views import figure, png, terminal
-    from layerscope.views.sheet import save
+    from layerscope.views import figure, pictures, terminal
 
     checkpoint, photo = files()
     screen = terminal.console()
@@ -51,9 +51,9 @@ def run(out: Path) -> None:
     terminal.show(record)
     tensors = weights(checkpoint)
     with terminal.bar("pictures", count=True) as progress:
-        maps = png.write(record.only("Conv2d"), out / "features", channels=None, overview=False, progress=progress)
+        maps = pictures.write(record.only("Conv2d"), out / "features", channels=None, overview=False, progress=progress)
         overview = save(figure.overview(record), out / "overview.png")
-        sheets = png.write(tensors, out / "weights", progress=progress)
+        sheets = pictures.write(tensors, out / "weights", progress=progress)
     saved = [record.save(out / "features.layerscope"), tensors.save(out / "weights.layerscope")]
     screen.print(f"\nthe photo on its way through the network: [bold]{overview}[/bold]")
     screen.print(f"{len(maps)} mosaics of all channels of every convolution: [bold]{out / 'features'}[/bold]")

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import LayerscopeError, RecordError, nearest, writing
+from layerscope import files
+from layerscope.errors import LayerscopeError, RecordError, nearest
 from layerscope.maps import Maps
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
@@ -201,18 +202,9 @@ class Record:
         # Not at the top: a record that is only looked at on the terminal needs no file format.
         from safetensors.numpy import save
 
-        target = Path(path)
         arrays: dict[str, NDArray] = {}
         body = json.dumps(_pack(self, arrays), allow_nan=True)
-        data = save(arrays, metadata={"layerscope": body})
-        half = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with writing(target):
-            try:
-                half.write_bytes(data)
-                half.replace(target)
-            finally:
-                half.unlink(missing_ok=True)
-        return target
+        return files.save(save(arrays, metadata={"layerscope": body}), Path(path))
 
 
 def last_of_size(entries: Iterable[Entry]) -> list[Entry]:

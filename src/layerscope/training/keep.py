@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from layerscope.errors import OutputError, writing
+from layerscope.files import save
 from layerscope.networks.open import Network
 from layerscope.training.loop import Epoch
-from layerscope.views.sheet import save
 
 __all__ = ["Best"]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerscope.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
-from layerscope.record import Entry, Record, last_of_size
+from layerscope.record import Entry, Record
 from layerscope.text import number, spaced
 from layerscope.views.sheet import (
     ACCENT,
@@ -28,28 +25,20 @@ from layerscope.views.sheet import (
     Sheet,
     encode,
     measure,
-    save,
 )
 
 __all__ = [
     "feature_mosaic",
     "feature_tiles",
-    "file_name",
     "histogram_sheet",
     "kernel_mosaic",
     "short",
+    "span_of",
     "subset",
-    "write",
 ]
 
 _MARGIN = 16
 _TITLE, _SMALL, _LABEL = 20, 14, 11
-
-
-def file_name(key: str, what: str) -> str:
-    """A file name that every file system takes: names of tensors come from files and may hold anything."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", key).strip(".") or "_"
-    return f"{safe[:150]}.{what}.png" if what else f"{safe[:150]}.png"
 
 
 def _grown(tiles: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -298,62 +287,3 @@ def _bars(sheet: Sheet, edges: NDArray, counts: NDArray, x: int, y: int, width: 
         sheet.fill(x + round(width * share) - (share == 1), y + height, 1, 5, LINE)
         offset = {0.0: 0, 1.0: measure(label, _SMALL)}.get(share, measure(label, _SMALL) // 2)
         sheet.text(x + round(width * share) - offset, y + height + 8, label, _SMALL, INK)
-
-
-def write(
-    record: Record,
-    out: Path,
-    channels: int | None = 12,
-    cmap: str = "viridis",
-    mode: Range = "channel",
-    overview: bool = True,
-    progress: Callable[[int, int, str], None] = lambda done, of, what: None,
-) -> list[Path]:
-    """Write every picture of a record into a folder; the paths, in order. Raises OutputError."""
-    pictures = list(_pictures(record, channels, cmap, mode, overview))
-    written = []
-    for number_, (name, draw) in enumerate(pictures):
-        progress(number_, len(pictures), name)
-        written.append(save(draw(), out / name))
-    progress(len(pictures), len(pictures), "")
-    return written
-
-
-def _pictures(
-    record: Record, channels: int | None, cmap: str, mode: Range, overview: bool
-) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """(file name, what draws it): names first, so that a progress bar knows how many there are."""
-    from layerscope.views import figure  # which draws with the pieces above
-
-    taken: set[str] = set()
-
-    def unique(key: str, what: str) -> str:
-        name, number_ = file_name(key, what), 1
-        while name.lower() in taken:  # file systems that ignore case, and names cut to the same length
-            number_ += 1
-            name = file_name(f"{key[:140]}-{number_}", what)
-        taken.add(name.lower())
-        return name
-
-    if record.kind == "compare":
-        if record.stages:
-            yield "stages.png", partial(figure.side_by_side, record)
-        if not record.stages or any(pair.mean_abs is not None for pair in record.pairs):
-            yield "changes.png", partial(figure.changes, record)
-        return
-    if record.kind == "weights":
-        for entry in record:
-            if entry.histogram:
-                yield unique(entry.key, "histogram"), partial(histogram_sheet, record, entry)
-            if entry.maps:
-                yield unique(entry.key, "kernels"), partial(kernel_mosaic, record, entry)
-        return
-    for image in range(max((len(entry.maps) for entry in record), default=0)):
-        network = span_of(record, image) if mode == "network" else None
-        many = len(record.pictures) > 1
-        stem = f"{Path(record.pictures[image].name).stem}." if many else ""
-        if overview and record.pictures and last_of_size(record):
-            yield unique(f"{stem}overview", ""), partial(figure.overview, record, image)
-        for entry in record:
-            name = unique(stem + entry.key.replace(":", "-"), "features")
-            yield name, partial(feature_mosaic, record, entry, image, channels, cmap, mode, network)

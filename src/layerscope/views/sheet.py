@@ -6,19 +6,16 @@ Palette images are a quarter of the size of RGB and far quicker to encode, and a
 from __future__ import annotations
 
 import io
-import os
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from layerscope.errors import writing
 from layerscope.maps import colormap
 from layerscope.text import printable
 
-__all__ = ["ACCENT", "BAR", "FRAME", "INK", "LINE", "MUTED", "PAPER", "STEPS", "Sheet", "encode", "measure", "save"]
+__all__ = ["ACCENT", "BAR", "FRAME", "INK", "LINE", "MUTED", "PAPER", "STEPS", "Sheet", "encode", "measure"]
 
 #: palette: 0..223 the colour map, then three inks of eight strengths (text is smoothed), then single colours
 STEPS = 224
@@ -128,16 +125,3 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def save(data: bytes, path: Path) -> Path:
-    """Write a file whole or not at all. Raises OutputError."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            half.write_bytes(data)
-            half.replace(path)
-        finally:
-            half.unlink(missing_ok=True)
-    return path
