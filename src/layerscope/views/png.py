@@ -209,6 +209,7 @@ def kernel_mosaic(record: Record, entry: Entry) -> bytes:
     if planes == 1:
         factor = max(1, min(24, 480 // max(maps.shape[1:])))
         body = _indices(maps, levels(maps, -top, top, STEPS), factor)[0]
+        body = body.repeat(max(1, 120 // len(body)), axis=0)  # ten rows of 512 would be a thread
         bar = (number(-top), number(top), "one range for all", "zero in the middle")
         return _framed(entry.key, kind, lines, body, "diverging", bar).png()
     rows = entry.shape[1] if planes == entry.shape[0] * entry.shape[1] and entry.shape[1] > 1 else None
