@@ -79,17 +79,19 @@ def captum(model: nn.Module) -> Callable[[torch.Tensor], object]:
 
 def torchlens(model: nn.Module) -> Callable[[torch.Tensor], object]:
     """Every operation, kept."""
-    log = importlib.import_module("torchlens").log_forward_pass
-    return lambda x: log(model, x)
+    trace = importlib.import_module("torchlens").trace
+    return lambda x: trace(model, x)
 
 
 def nnsight(model: nn.Module) -> Callable[[torch.Tensor], object]:
-    """References to every leaf's output."""
-    wrapped = importlib.import_module("nnsight").NNsight(model)
+    """References to every leaf's output: overwritten in place, and of a module that runs twice the first."""
+    tool = importlib.import_module("nnsight")
+    wrapped = tool.NNsight(model)
+    paths = [path for path, _, leaf in tappable(model) if leaf]
 
     def run(x: torch.Tensor) -> object:
         with wrapped.trace(x):
-            kept = [module.output.save() for module in wrapped.modules() if not list(module.children())]
+            kept = tool.save([wrapped.get(path).output for path in paths])
         return kept  # noqa: RET504 (the tool reads the source of the block)
 
     return run

@@ -18,6 +18,7 @@ from layerscope.hooks import everything, tap, tappable
 from layerscope.inspect import run as forward
 from layerscope.networks.open import open_network
 from layerscope.reduce import Collector
+from layerscope.structure import structure
 from tests.units.zoo import ZOO, Net, conv
 
 PAIR = namedtuple("PAIR", "first second")
@@ -410,6 +411,39 @@ def test_an_exported_program_has_its_modules_back(awkward, tmp_path):
     assert [(entry.key, entry.type) for entry in record] == [(entry.key, entry.type) for entry in want]
     for entry in want:
         np.testing.assert_allclose(record[entry.key].columns.mean, entry.columns.mean, rtol=1e-6)
+    assert open_network(str(tmp_path / "net.pt2")).preprocessing.size == (8, 8)  # it was exported for no other
+
+
+def test_outputs_that_are_no_usual_tensors():
+    def run(n, x):
+        for part in (n.total, n.mask, n.best, n.sparse, n.ragged, n.six, n.expanded, n.negated):
+            part(x)
+        return x
+
+    def part(work):
+        return Net(lambda n, x: work(x))
+
+    model = Net(
+        run,
+        total=part(lambda x: x.sum()), mask=part(lambda x: x > 0), best=part(lambda x: x.argmax(1)),
+        sparse=part(lambda x: torch.eye(2).to_sparse()),
+        ragged=part(lambda x: torch.nested.nested_tensor([x[0], x[0]])),
+        six=part(lambda x: x.new_zeros(1, 1, 1, 1, 1, 2)), expanded=part(lambda x: x[:1].expand(2, -1, -1, -1)),
+        negated=part(lambda x: torch.view_as_complex(torch.ones(2, 3, 4, 2)).conj().imag),
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        record = layerscope.features(model, torch.randn(2, 3, 4, 4))
+    assert list(record.entries) == ["mask", "best", "sparse", "six", "expanded", "negated"]
+    assert record.never == []
+    assert record["mask"].dtype == "bool" and record["six"].site.layout == ""
+    np.testing.assert_array_equal(record["negated"].columns.max, -1)
+
+
+def test_the_structure_counts_calls_whatever_the_output_is():
+    model = Net(lambda n, x: n.a(n.a(x)["y"]), a=Net(lambda n, x: {"y": x + 1}))
+    found = structure(open_network(model), torch.ones(1, 3, 4, 4))
+    assert [(layer.path, layer.calls, layer.shape) for layer in found] == [("a", 2, (1, 3, 4, 4))]
 
 
 def test_a_broken_program_is_said(tmp_path, awkward):

@@ -22,7 +22,8 @@ __all__ = ["cli", "main"]
 
 NETWORK_HELP = """
 NETWORK is a checkpoint whose architecture is recognised (AlexNet.pth), NAME=CHECKPOINT, torchvision:NAME, timm:NAME,
-layerscope:alexnet, layerscope:resnet34, layerscope:resnet101, or path/to/file.py:callable, which runs your code.
+layerscope:alexnet, layerscope:resnet34, layerscope:resnet101, a TorchScript or torch.export file, or
+path/to/file.py:callable, which runs your code.
 """
 
 
@@ -231,6 +232,11 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
     "--range", "mode", type=click.Choice(["channel", "layer", "network"]), default="channel", show_default=True,
     help="What black and white mean.",
 )  # fmt: skip
+@click.option("--ops", is_flag=True, help="Also what functions give between the modules, such as layer1.0/add.")
+@click.option("--attention", is_flag=True, help="Also the weights of every attention, a head a channel.")
+@click.option(
+    "--predict/--no-predict", default=True, help="Without classes a pass may stop at the last layer asked for."
+)
 @_preprocessing
 @OUT
 @RECORD
@@ -242,6 +248,9 @@ def features(
     channels: str,
     cmap: str,
     mode: str,
+    ops: bool,
+    attention: bool,
+    predict: bool,
     out: Path | None,
     save: Path | None,
     as_json: bool,
@@ -266,7 +275,8 @@ def features(
     if not as_json:
         _say(f"preprocessing: {opened.preprocessing}")
     with terminal.bar("images", count=True) as progress:
-        record = look(opened, images, patterns, maps=bool(out or save), progress=progress)
+        wanted = {"predict": predict, "ops": ops, "attention": attention}
+        record = look(opened, images, patterns, maps=bool(out or save), progress=progress, **wanted)
     count = None if channels == "all" else int(channels)
     _deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)
 

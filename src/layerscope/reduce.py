@@ -17,61 +17,15 @@ from layerscope import device
 from layerscope.attention import class_view
 from layerscope.layouts import Layouts, Plan
 from layerscope.maps import Maps
+from layerscope.planes import Plane, planes, real, rows
 from layerscope.record import Entry
 from layerscope.sites import Site
 from layerscope.stats import Columns, activations, quantize, total
 
-__all__ = ["MAX_SIDE", "Collector", "Layouts", "planes"]
+__all__ = ["MAX_SIDE", "Collector", "Layouts"]
 
 #: Maps larger than this are reduced by whole factors: no screen shows 64 channels of 800 x 800 at once.
 MAX_SIDE = 256
-
-Plane = NDArray[np.float32]
-
-
-def real(tensor: Tensor) -> Tensor:
-    """float32 on the tensor's own device, dense: quantised values in their unit, complex numbers by their size."""
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    elif tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    if tensor.is_complex():
-        tensor = tensor.abs()
-    return tensor.to(torch.float32).resolve_neg()
-
-
-def planes(tensor: Tensor, layout: str) -> tuple[Plane, bool]:
-    """An output of any type as float32: (B, C, N) and False, or (B, N, C) and True where that is how it lies in memory.
-
-    Shares the tensor's memory where that is possible.
-    """
-    if layout == "NCHW" and tensor.dtype is torch.float32 and tensor.is_cpu and tensor.is_contiguous():
-        # The usual case without the detours: a millisecond in a pass of MobileNetV2.
-        batch, channels, _, _ = tensor.shape
-        array = tensor.numpy(force=True) if tensor.requires_grad or tensor.is_neg() else tensor.numpy()
-        return array.reshape(batch, channels, -1), False
-    values, last = _planes(_host(tensor), layout)
-    return values.numpy(), last
-
-
-def _host(tensor: Tensor) -> Tensor:
-    plain = tensor.dtype is torch.float32 and tensor.layout is torch.strided and not tensor.is_neg()
-    return tensor.detach() if plain and tensor.device.type == "cpu" else real(tensor).cpu()
-
-
-def _planes(tensor: Tensor, layout: str) -> tuple[Tensor, bool]:
-    """float32 (B, C, N), or (B, N, C) with True; contiguous."""
-    if "C" not in layout:
-        return tensor.reshape(tensor.shape[0] if layout else 1, 1, -1).contiguous(), False
-    axis = layout.index("C")
-    if axis == 1 and tensor.is_contiguous():
-        return tensor.view(tensor.shape[0], tensor.shape[1], -1), False  # (B, C, N)
-    last = tensor.movedim(axis, -1)  # (B, ..., C)
-    if tensor.dim() > 2 and last.is_contiguous():
-        return last.reshape(last.shape[0], -1, last.shape[-1]), True
-    tensor = tensor if axis == 1 else tensor.movedim(axis, 1)
-    return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous(), False
 
 
 @cache
@@ -121,16 +75,18 @@ class Collector:
 
     def keep(self, site: Site, module: nn.Module, tensor: Tensor) -> None:
         """What `tap` calls."""
-        shape = tuple(tensor.shape)
-        if not shape or 0 in shape or tensor.is_nested:
-            return
-        self.add(site, type(module).__name__, tensor, self.layouts.plan(module, shape))
+        if not tensor.is_nested:  # it has no shape to ask for
+            self._see(site, type(module).__name__, tensor, module)
 
     def keep_function(self, site: Site, name: str, tensor: Tensor) -> None:
         """What a function of this name gave, outside of any layer."""
+        if not tensor.is_nested:
+            self._see(site, name, tensor, None)
+
+    def _see(self, site: Site, kind: str, tensor: Tensor, module: nn.Module | None) -> None:
         shape = tuple(tensor.shape)
-        if shape and 0 not in shape and not tensor.is_nested:
-            self.add(site, name, tensor, self.layouts.plan(None, shape))
+        if shape and 0 not in shape:
+            self.add(site, kind, tensor, self.layouts.plan(module, shape))
 
     def attend(self, site: Site, weights: Tensor) -> None:
         """Attention weights (B, heads, L, S): statistics of all, and as maps the first token's view of the patches.
@@ -181,7 +137,7 @@ class Collector:
         return maps
 
     def _away(self, tensor: Tensor, plan: Plan) -> tuple[Tensor, list[_Codes]]:
-        values, last = _planes(real(tensor), plan.layout)
+        values, last = rows(real(tensor), plan.layout)
         values = values.transpose(1, 2) if last else values  # (B, C, N)
         columns = device.columns(values)  # (8, B, C)
         images, each = self._images(len(values), plan)

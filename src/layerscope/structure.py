@@ -19,16 +19,18 @@ __all__ = ["structure"]
 
 def structure(network: Network, batch: Tensor) -> list[Layer]:
     """Every module in the order of registration, after one pass of `batch`. Raises ForwardError."""
-    layers = {path: _layer(path, module, leaf) for path, module, leaf in everything(network.model)}
+    table = everything(network.model)
+    layers = {path: _layer(path, module, leaf) for path, module, leaf in table}
+    own = {id(module): layers[path] for path, module, _ in table}
 
-    def note(site: Site, _module: nn.Module, tensor: Tensor) -> None:
-        layer = layers.get(site.path)
-        if layer:
-            layer.calls = site.call + 1
-            layer.shape = layer.shape or tuple(tensor.shape)
+    def note(_site: Site, module: nn.Module, tensor: Tensor) -> None:
+        layer = own[id(module)]
+        layer.shape = layer.shape or (None if tensor.is_nested else tuple(tensor.shape))
 
-    with looking(network.model), tap(network.model, note, layers):
+    with looking(network.model), tap(network.model, note, layers) as calls:
         run(network, batch)
+    for path, layer in layers.items():
+        layer.calls = calls[path]
     return list(layers.values())
 
 

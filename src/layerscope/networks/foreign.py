@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -108,9 +108,18 @@ def _kind(path: Path) -> str:
     return "script" if "constants.pkl" in inside and any(name.startswith("code/") for name in inside) else ""
 
 
-def open_program(given: str) -> nn.Module | None:
+def _size_of(program: torch.export.ExportedProgram) -> tuple[int, int] | None:
+    """(height, width) that an exported program insists on; None where it takes several, or no images."""
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    shape = list(getattr(inputs[0].meta.get("val"), "shape", ())) if inputs else []
+    fixed = len(shape) == 4 and all(isinstance(size, int) for size in shape[2:])
+    return (int(shape[2]), int(shape[3])) if fixed else None
+
+
+def open_program(given: str) -> tuple[nn.Module, tuple[int, int] | None] | None:
     """The network of a TorchScript or torch.export file, on the CPU; None for any other file.
 
+    With it the (height, width) of the images that it insists on, if it does: a program is exported for one size.
     Neither runs Python code of the file: TorchScript is interpreted by torch, an exported program is a graph.
     Raises NetworkError for a file that this torch cannot load.
     """
@@ -121,8 +130,9 @@ def open_program(given: str) -> nn.Module | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have such files
             if kind == "script":
-                return cast(nn.Module, torch.jit.load(given, map_location="cpu"))  # type: ignore[no-untyped-call]
-            return unflattened(torch.export.load(given))
+                return torch.jit.load(given, map_location="cpu"), None  # type: ignore[no-untyped-call]
+            program = torch.export.load(given)
+            return unflattened(program), _size_of(program)
     except Exception as error:  # torch raises what it likes
         said = " ".join(str(error).split())[:200]
         raise NetworkError(f"{given}: torch {torch.__version__} cannot load it ({said}); export it again") from error

@@ -257,7 +257,11 @@ def open_network(given: str | nn.Module) -> Network:
         return _from_code(given)
     program = open_program(given)
     if program is not None:
-        return network_of(program, given)
+        network = network_of(program[0], given)
+        size = program[1]
+        return (
+            replace(network, preprocessing=replace(network.preprocessing, resize=size, crop=None)) if size else network
+        )
     if Path(given).exists() or Path(given).suffix or os.sep in given:
         return _from_checkpoint(given)
     short = [key.partition(":")[2] for key in signatures()]

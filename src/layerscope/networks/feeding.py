@@ -1,0 +1,105 @@
+"""What a network is given: photos, tensors, or its own arguments. torch is imported when it is needed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerscope.errors import ForwardError, ImageError, UsageError
+from layerscope.record import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerscope.networks.open import Network
+
+__all__ = ["batch_of", "passes_of", "run", "zeros"]
+
+
+def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
+    """Preprocessed images (B, C, H, W) and the pictures that the network sees; a tensor is taken as it is."""
+    import torch
+
+    from layerscope.images import find_images, open_image
+    from layerscope.networks.foreign import home_of
+
+    if isinstance(images, torch.Tensor):
+        return (images[None] if images.dim() == 3 and network.takes != "series" else images), []
+    paths = find_images([images] if isinstance(images, str | os.PathLike) else images)
+    if not paths:
+        raise ImageError("no image given; name at least one image file")
+    opened = [open_image(path) for path in paths]
+    seen = [network.preprocessing.picture(image).convert("RGB") for image in opened]
+    tensors = [network.preprocessing(image) for image in opened]
+    if len({tensor.shape for tensor in tensors}) > 1:
+        raise ImageError("the images differ in size after preprocessing; set --size, or --resize and --crop")
+    pictures = [Picture(path.name, np.asarray(image)) for path, image in zip(paths, seen, strict=True)]
+    return torch.stack(tensors).to(home_of(network.model)[1]), pictures
+
+
+def passes_of(network: Network, images: Any, most: int) -> tuple[list[Any], list[Picture], int | None]:
+    """What each pass is given, the pictures, and the number of images; None where the inputs do not tell it.
+
+    A tensor or photos are cut into batches of `most`. What a network is called with in another way is one pass: a list
+    of tensors is one argument, a tuple several, a dict named ones.
+    """
+    import torch
+
+    photos = isinstance(images, torch.Tensor | str | os.PathLike) or all(map(_is_path, images))
+    if isinstance(images, dict) or not photos:
+        return [images], [], len(images) if isinstance(images, list) else None
+    batch, pictures = batch_of(network, images)
+    return [batch[at : at + most] for at in range(0, len(batch), most)], pictures, len(batch)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def zeros(network: Network, shape: str | None = None) -> Tensor:
+    """An input of zeros (1, C, H, W): of the shape `3x224x224` if one is given, else as the preprocessing makes it."""
+    import torch
+
+    if shape is None:
+        return torch.zeros(1, len(network.preprocessing.mean), *network.preprocessing.size)
+    sizes = shape.lower().split("x")
+    if not all(size.isdigit() and 0 < int(size) <= 65536 for size in sizes):
+        raise UsageError(f"--input {shape}: is no shape; write channels x height x width, such as 3x224x224")
+    return torch.zeros(1, *map(int, sizes))
+
+
+def run(network: Network, given: Any) -> Any:
+    """One forward pass. Raises ForwardError, which names the network, the input and what was said.
+
+    `given`: images (B, C, H, W), handed on as the network takes them; or a list, which is one argument, a tuple of
+    arguments, or a dict of named ones. The network works on copies, on its own device: it may write into its input.
+    """
+    import torch
+
+    from layerscope.networks.foreign import fed, home_of
+
+    device, _ = home_of(network.model)
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.to(device, copy=True)
+        if isinstance(value, list | tuple):
+            return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
+        return {key: copied(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+    ours = copied(given)
+    named = ours if isinstance(ours, dict) else {}
+    args = (
+        (fed(ours, network.takes),) if isinstance(ours, torch.Tensor) else ours if isinstance(ours, tuple) else (ours,)
+    )
+    try:
+        return network.model(**named) if named else network.model(*args)
+    except Exception as error:  # a network may raise anything
+        said = " ".join(str(error).split())[:300] or "no message"
+        shape = f"of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else f"({type(given).__name__})"
+        raise ForwardError(
+            f"{network.name}: forward raised {type(error).__name__} on an input {shape}: "
+            f"{said}; check the input size (--size) and the network"
+        ) from error
