@@ -17,12 +17,15 @@ from collections.abc import Callable
 import matplotlib
 import numpy as np
 import torch
+from PIL import Image
 
 import layerscope
+from layerscope.maps import colormap, columns_for, mosaic
 from layerscope.networks.build import build
 from layerscope.networks.open import network_of
 from layerscope.record import Entry, Record
 from layerscope.views import png
+from layerscope.views.sheet import encode
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -55,6 +58,15 @@ def mosaics(record: Record) -> None:
         png.feature_mosaic(record, entry, channels=None)
 
 
+def native(record: Record) -> None:
+    """Tiles at native size and nothing else: codes as palette indices, laid out and encoded."""
+    for entry in record:
+        codes = entry.maps[0].codes
+        image = Image.fromarray(mosaic(codes, columns_for(*codes.shape), 1, 255))
+        image.putpalette(colormap("viridis", 256).tobytes())
+        encode(image)
+
+
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,14 +78,17 @@ def main() -> None:
     channels = sum(len(entry.maps[0].lo) for entry in record)
     sampled = sum(len(record[name].maps[0].lo) for name in SAMPLE)
     mosaics(record)
-    ours, theirs = [], []
+    ours, theirs, bare = [], [], []
     for _ in range(repeats):
         ours.append(cpu(lambda: mosaics(record)))
+        bare.append(cpu(lambda: native(record)))
         theirs.append(cpu(lambda: [subplots(record[name]) for name in SAMPLE]) * channels / sampled)
     a, b = statistics.median(ours), statistics.median(theirs)
     print(f"| {channels:,} channels of {len(record)} convolutions | CPU s | ratio |\n| --- | --- | --- |")
     print(f"| one subplot a channel (matplotlib; {sampled} channels measured, scaled) | {b:.1f} | 1 |")
     print(f"| layerscope, complete sheets | {a:.3f} | 1/{b / a:.0f} |")
+    c = statistics.median(bare)
+    print(f"| layerscope, the tiles alone at native size | {c:.3f} | 1/{b / c:.0f} |")
 
 
 if __name__ == "__main__":
