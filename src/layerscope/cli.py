@@ -431,15 +431,40 @@ def train(images: Path, network: str, save: Path, **options: Any) -> None:
     click.echo(f"next: layerscope features {save} IMAGE --out maps")
 
 
-@cli.command(short_help="A saved record as CSV or TensorBoard log.")
-@click.argument("record", type=click.Path(path_type=Path))
-@click.option("--csv", type=click.Path(path_type=Path, file_okay=False), help="Folder for CSV tables.")
-@click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), help="Folder for a TensorBoard log.")
-def export(record: Path, csv: Path | None, tensorboard: Path | None) -> None:
-    """Write a saved record as CSV tables or as a TensorBoard log.
+@cli.command(short_help="A page on a record, or on a network at work.", epilog=NETWORK_HELP)
+@click.argument("what", metavar="RECORD|NETWORK")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen here; by default where it is free.")
+@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+def view(what: str, images: tuple[str, ...], port: int, no_browser: bool) -> None:
+    """The viewer: every channel on one sheet, from a unit to its arithmetic, in the browser of this machine.
+
+    Shows a record that was saved with --record, or runs a network on images; others can be dropped on the page.
+    Ctrl-C ends it.
 
     \b
     Examples:
+      layerscope view tulip.layerscope
+      layerscope view AlexNet.pth tulip.jpg
+      layerscope view torchvision:resnet34=resNet34.pth --port 8000 --no-browser
+    """
+    from layerscope.server import serve
+
+    serve(what, images, port, not no_browser, click.echo, _line)
+
+
+@cli.command(short_help="A saved record as HTML, CSV or TensorBoard log.")
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="The viewer and the record as one file.")
+@click.option("--budget", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="MB", help="Of --html.")
+@click.option("--csv", type=click.Path(path_type=Path, file_okay=False), help="Folder for CSV tables.")
+@click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), help="Folder for a TensorBoard log.")
+def export(record: Path, html: Path | None, budget: float, csv: Path | None, tensorboard: Path | None) -> None:
+    """Write a saved record as one HTML file, as CSV tables or as a TensorBoard log.
+
+    \b
+    Examples:
+      layerscope export tulip.layerscope --html tulip.html
       layerscope export tulip.layerscope --csv tables
       layerscope export tulip.layerscope --tensorboard runs/tulip
     """
@@ -447,9 +472,13 @@ def export(record: Path, csv: Path | None, tensorboard: Path | None) -> None:
     from layerscope.record import load
     from layerscope.views import documents
 
-    if not csv and not tensorboard:
-        raise UsageError("export: say what to write: --csv DIR or --tensorboard LOGDIR")
+    if not html and not csv and not tensorboard:
+        raise UsageError("export: say what to write: --html FILE, --csv DIR or --tensorboard LOGDIR")
     loaded = load(record)
+    if html:
+        from layerscope.views.html import write as page
+
+        click.echo(page(loaded, html, round(budget * 1e6), _say))
     if csv:
         for name, text in documents.tables(loaded).items():
             click.echo(write(text.encode(), csv / f"{name}.csv"))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,6 +207,24 @@ class Record:
         arrays: dict[str, NDArray] = {}
         body = json.dumps(_pack(self, arrays), allow_nan=True)
         return files.save(save(arrays, metadata={"layerscope": body}), Path(path))
+
+    def to_html(self, path: str | os.PathLike[str], budget_bytes: int = 10_000_000) -> Path:
+        """Write the viewer with this record inside as one HTML file.
+
+        Beyond the budget the largest layers lose their maps, with a warning. Raises OutputError, RecordError.
+        """
+        return _view("html").write(self, path, budget_bytes, lambda note: warnings.warn(note, stacklevel=4))
+
+    def _repr_html_(self) -> str:
+        return _view("notebook").frame(self)
+
+    def __repr__(self) -> str:
+        return f"<{_view('notebook').line(self)}>"
+
+
+def _view(name: str) -> Any:
+    """A view by its name: views lie above records, and a record that is not drawn needs none."""
+    return import_module(f"layerscope.views.{name}")
 
 
 def last_of_size(entries: Iterable[Entry]) -> list[Entry]:

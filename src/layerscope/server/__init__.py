@@ -1,0 +1,170 @@
+"""The viewer's server: a record, or a live network and images, in the browser of this machine and nowhere else.
+
+from layerscope.server import serve
+
+serve("tulip.layerscope")                      # returns when it is stopped; Ctrl-C raises KeyboardInterrupt
+serve("AlexNet.pth", ["tulip.jpg"], port=8000)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from layerscope.errors import ImageError, UsageError
+from layerscope.record import Record, load
+from layerscope.server.app import application
+from layerscope.server.guard import Guard
+from layerscope.server.live import Live
+from layerscope.server.run import Server, server_for
+from layerscope.server.session import Session
+from layerscope.server.worker import Worker
+
+__all__ = ["Viewer", "is_record", "serve"]
+
+#: the network is loaded when a page is there to show it, or after this: loading torch stops everything for a while
+HEAD_START_S = 1.5
+
+
+def is_record(given: object) -> bool:
+    """Whether this names a saved record: a safetensors file with the record's JSON, or a name that ends as one."""
+    if not isinstance(given, str | os.PathLike):
+        return False
+    path = Path(given)
+    if not path.is_file():
+        return path.suffix == ".layerscope"
+    with path.open("rb") as file:
+        return b'"__metadata__":{"layerscope":' in file.read(64) or path.suffix == ".layerscope"
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        said = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"port {port}: cannot be used ({said}); give another one, or none for a free one") from error
+    return listener
+
+
+def _complain(line: str) -> None:
+    print(f"layerscope: {line}", file=sys.stderr, flush=True)
+
+
+class Viewer:
+    """A server that listens already: its address is known, `run` answers until it is stopped.
+
+    `given`: a Record, the path of one, or what `features` takes for a network. Raises RecordError for a record that
+    cannot be read, ImageError for an image that is not there, UsageError for a port that is taken.
+    """
+
+    def __init__(
+        self,
+        given: Any,
+        images: Sequence[str | os.PathLike[str]] = (),
+        port: int = 0,
+        warn: Callable[[str], None] = _complain,
+    ) -> None:
+        record = given if isinstance(given, Record) else load(given) if is_record(given) else None
+        if record is not None and images:
+            raise UsageError(f"{images[0]}: a record takes no image; give a network to run it")
+        if isinstance(given, str) and record is None and not Path(given).exists() and not set(given) & set(":="):
+            raise UsageError(f"{given}: no such record or checkpoint; check the path, or write torchvision:NAME")
+        paths = _found(images)
+        self._socket = _listen(port)
+        self.port: int = self._socket.getsockname()[1]
+        self.token = secrets.token_urlsafe(32)
+        self.session, self.worker = Session(), Worker()
+        self.live: Live | None = None
+        if record is not None:
+            self.session.show(record)
+            self.session.tell("ready")
+        else:
+            self.live = Live(given, paths, self.session, self.worker, warn)
+        self.guard = Guard(application(self.session, self.worker, self.live), self.port, self.token)
+        self.server: Server = server_for(self.guard, self._started, self._stopping)
+
+    @property
+    def url(self) -> str:
+        """The address with the token: what is to be opened."""
+        return f"http://127.0.0.1:{self.port}/?token={self.token}"
+
+    def run(self) -> None:
+        """Answer until SIGINT (raises KeyboardInterrupt), SIGTERM, or `server.should_exit`."""
+        try:
+            self.server.run([self._socket])
+        finally:
+            self.close()
+            self._socket.close()
+
+    def close(self) -> None:
+        """End the streams and the work, and remove what was uploaded; may be called twice."""
+        self.session.close()
+        self.worker.close()
+        if self.live:
+            self.live.close()
+
+    def _started(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.session.attach(loop)
+        if self.live:
+            self._begin = loop.create_task(self._head_start(self.live))
+
+    def _stopping(self) -> None:
+        self.session.close()
+        self.worker.closing = True
+
+    async def _head_start(self, live: Live) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.session.watched.wait(), HEAD_START_S)
+        live.start()
+
+
+def _found(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    for image in images:
+        if not Path(image).exists():
+            raise ImageError(f"{image}: no such image; check the path")
+    if not images:
+        return []
+    from layerscope.images import find_images
+
+    return find_images(images)
+
+
+def _browse(url: str) -> None:
+    """Open a browser with a window; never one that would take over the terminal."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def serve(
+    given: Any,
+    images: Sequence[str | os.PathLike[str]] = (),
+    port: int = 0,
+    open_browser: bool = True,
+    say: Callable[[str], None] = print,
+    warn: Callable[[str], None] = _complain,
+) -> None:
+    """Show a record, or a network at work on images, until Ctrl-C, which raises KeyboardInterrupt.
+
+    `given`, `images`, `port`: as `Viewer` takes them, and what it raises.
+    `say` is told the address, `warn` what failed.
+    """
+    viewer = Viewer(given, images, port, warn)
+    say(viewer.url)
+    if open_browser:
+        _browse(f"http://127.0.0.1:{viewer.port}/?token={viewer.guard.launch()}")
+    viewer.run()

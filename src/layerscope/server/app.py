@@ -1,0 +1,216 @@
+"""The application: a fixed table of addresses over a session, and over a live network where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import posixpath
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from layerscope.errors import LayerscopeError, NoMatch, RecordError, UsageError
+from layerscope.server.live import reason
+from layerscope.server.session import Session
+from layerscope.server.worker import Busy, Worker
+from layerscope.views import wire
+from layerscope.views.bundle import INDEX, TYPES, web_files
+
+if TYPE_CHECKING:
+    from layerscope.record import Record
+    from layerscope.server.live import Live
+
+__all__ = ["MOST_UPLOAD_BYTES", "application"]
+
+MOST_UPLOAD_BYTES = 64 << 20
+#: all of an upload has to be there by then
+UPLOAD_S = 120.0
+#: what is sent of one that is too large is thrown away for so long
+LINGER_S = 2.0
+#: how often it is asked whether a tab still waits
+GONE_S = 0.25
+#: a tab whose stream ended comes back after this
+RETRY_MS = 3000
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(session: Session, worker: Worker, live: Live | None = None) -> Starlette:
+    """Everything but the doors, which are the guard's."""
+    routes = [*_page(), *_record(session, live), *(_network(session, worker, live) if live else [])]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http, Exception: _failed})
+
+
+def _error(status: int, line: str) -> Response:
+    return Response(wire.dumps({"error": line}), status, media_type="application/json")
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = _error(error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    return _error(500, reason(error))
+
+
+def _page() -> list[Route]:
+    """The page's files, from a table that is read once: no address is ever joined to a path."""
+    table = web_files()
+
+    def give(name: str) -> Response:
+        return Response(table[name], media_type=TYPES[posixpath.splitext(name)[1]])
+
+    async def start(_request: Request) -> Response:
+        return give(INDEX)
+
+    async def file(request: Request) -> Response:
+        name = request.path_params["name"]
+        return give(name) if name in table else _error(404, "no such file")
+
+    return [Route("/", start), Route("/web/{name:path}", file)]
+
+
+def _record(session: Session, live: Live | None) -> list[Route]:
+    can = {"image": True, "units": True} if live else None
+
+    def current() -> Record:
+        if session.record is None:
+            raise HTTPException(503, "not ready yet; the events say when")
+        return session.record
+
+    async def index(_request: Request) -> Response:
+        record, version = session.record, session.version
+        if record is None:
+            return Response(wire.dumps(session.event), 202, media_type="application/json")
+        return Response(
+            await asyncio.to_thread(lambda: wire.dumps(wire.index(record, can) | {"version": version})),
+            media_type="application/json",
+        )
+
+    async def block(request: Request) -> Response:
+        record = current()
+        number, image = request.path_params["id"], request.path_params["image"]
+        if number >= len(record) or image >= wire.images_of(record):
+            raise HTTPException(404, f"no layer {number}, or no image {image}, in this record")
+        entry = list(record)[number]
+        data = await asyncio.to_thread(wire.block, entry, image)
+        return Response(data, media_type="application/octet-stream")
+
+    async def picture(request: Request) -> Response:
+        record, number = current(), request.path_params["number"]
+        if number >= len(record.pictures):
+            raise HTTPException(404, f"no picture {number} in this record")
+        return Response(await asyncio.to_thread(wire.png, record, number), media_type="image/png")
+
+    async def events(_request: Request) -> Response:
+        return StreamingResponse(_lines(session), media_type="text/event-stream")
+
+    return [
+        Route("/api/index", _told(index)),
+        Route("/api/block/{id:int}/{image:int}", _told(block)),
+        Route("/api/picture/{number:int}.png", _told(picture)),
+        Route("/api/events", events),
+    ]
+
+
+async def _lines(session: Session) -> AsyncIterator[str]:
+    yield f"retry: {RETRY_MS}\n\n"
+    async for event in session.events():
+        yield f"data: {json.dumps(event)}\n\n" if event else ": still here\n\n"
+
+
+def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
+    async def image(request: Request) -> Response:
+        data = await _body(request)
+        if not data:
+            raise HTTPException(400, "an empty image; send its bytes")
+        live.take(request.query_params.get("name", "image"), data)
+        return Response(b'{"ok":true}', media_type="application/json")
+
+    async def unit(request: Request) -> Response:
+        key, channel, number = (request.path_params[name] for name in ("key", "channel", "image"))
+        at = _place(request)
+        found = await _unless_gone(request, worker.submit(lambda: live.look(key, channel, number, at)))
+        return Response(wire.dumps(found), media_type="application/json")
+
+    return [
+        Route("/api/image", _told(image), methods=["POST"]),
+        Route("/api/unit/{key:path}/{channel:int}/{image:int}", _told(unit)),
+    ]
+
+
+async def _unless_gone(request: Request, future: Future[Any]) -> Any:
+    """The result of a job; a job that has not begun when its tab looks elsewhere is not done at all."""
+    result = asyncio.wrap_future(future)
+    while not (await asyncio.wait({result}, timeout=GONE_S))[0]:
+        if await request.is_disconnected():
+            result.cancel()
+            raise HTTPException(400, "nobody waits for this any more")
+    return result.result()
+
+
+def _place(request: Request) -> tuple[int | None, int | None]:
+    values = [request.query_params.get(name) for name in ("y", "x")]
+    if not all(value is None or (value.isdecimal() and len(value) < 10) for value in values):
+        raise HTTPException(400, "y and x are whole numbers from 0 on")
+    y, x = (None if value is None else int(value) for value in values)
+    return y, x
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, if it is small enough and comes soon enough."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MOST_UPLOAD_BYTES:
+        raise await _too_large(request)
+    data = bytearray()
+    try:
+        async with asyncio.timeout(UPLOAD_S):
+            async for part in request.stream():
+                data += part
+                if len(data) > MOST_UPLOAD_BYTES:
+                    raise await _too_large(request)
+    except TimeoutError:
+        raise HTTPException(408, "the image took too long to arrive", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload broke off") from None
+    return bytes(data)
+
+
+async def _too_large(request: Request) -> HTTPException:
+    # A browser that is still sending when the connection closes never reads the answer: hear it out for a moment.
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(LINGER_S):
+            async for _ in request.stream():
+                pass
+    most = f"an image has at most {MOST_UPLOAD_BYTES >> 20} MB; make it smaller"
+    return HTTPException(413, most, {"Connection": "close"})
+
+
+def _told(endpoint: Endpoint) -> Endpoint:
+    """What goes wrong as a status and one line."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Busy:
+            return _error(503, "too much is waiting already; try again in a moment")
+        except NoMatch as error:
+            return _error(404, reason(error))
+        except UsageError as error:
+            return _error(400, reason(error))
+        except RecordError as error:
+            return _error(422, reason(error))
+        except LayerscopeError as error:
+            return _error(500, reason(error))
+
+    return told

@@ -1,0 +1,175 @@
+// One layer on one image as it travels: 8-bit codes and the float range of each channel, and what follows from them.
+
+import { halve } from "./resample.js";
+
+export const NONFINITE = 255;
+const HEADER_BYTES = 16;
+// More than any record has; a header that lies about its size must not make the page reserve memory for it.
+const MOST_PLANES = 1 << 22;
+
+/**
+ * @param {ArrayBuffer} buffer
+ * @returns {Block}
+ */
+export function parseBlock(buffer) {
+  if (buffer.byteLength < HEADER_BYTES) throw new Error("the data of this layer is cut off");
+  const [C, h, w] = new Uint32Array(buffer, 0, 4);
+  const codesAt = HEADER_BYTES + 36 * C;
+  const pixels = h ? C * h * w : 0;
+  if (C > MOST_PLANES || buffer.byteLength < codesAt + pixels) throw new Error("the data of this layer is cut off");
+  const floats = (/** @type {number} */ n) => new Float32Array(buffer, HEADER_BYTES + 4 * C * n, C);
+  const wholes = (/** @type {number} */ n) => new Uint32Array(buffer, HEADER_BYTES + 4 * C * n, C);
+  return {
+    C, h, w,
+    lo: floats(0), hi: floats(1), mean: floats(2), std: floats(3), min: floats(4), max: floats(5),
+    zeros: wholes(6), nan: wholes(7), inf: wholes(8),
+    codes: new Uint8Array(buffer, codesAt, pixels),
+    mips: [], counts: null,
+  };
+}
+
+/** @param {Block} block @param {number} c @param {number} y @param {number} x @returns {number} NaN if not finite */
+export function valueAt(block, c, y, x) {
+  const code = block.codes[(c * block.h + y) * block.w + x];
+  return code === undefined || code === NONFINITE ? NaN : block.lo[c] + (code * (block.hi[c] - block.lo[c])) / 254;
+}
+
+/** @param {Block} block @returns {Span} least and greatest value of all planes; NaN where there is none */
+export function spanOf(block) {
+  let [low, high] = [Infinity, -Infinity];
+  for (let c = 0; c < block.C; c++) {
+    if (block.lo[c] < low) low = block.lo[c];
+    if (block.hi[c] > high) high = block.hi[c];
+  }
+  return low <= high ? [low, high] : [NaN, NaN];
+}
+
+/** @param {Block} block @returns {Uint32Array} (C, 256) */
+export function countsOf(block) {
+  if (block.counts) return block.counts;
+  const counts = new Uint32Array(block.C * 256);
+  const size = block.h * block.w;
+  for (let c = 0, at = 0; c < block.C; c++) {
+    const row = c * 256;
+    for (let end = at + size; at < end; at++) counts[row + block.codes[at]]++;
+  }
+  block.counts = counts;
+  return counts;
+}
+
+/**
+ * A histogram of some planes, made from the codes: right to half a step of each plane's range.
+ * @param {Block} block
+ * @param {Iterable<number>} planes
+ * @param {Span} span
+ * @param {number} bins
+ * @returns {Float64Array}
+ */
+export function binned(block, planes, [low, high], bins) {
+  const out = new Float64Array(bins);
+  const counts = countsOf(block);
+  const perValue = high > low ? bins / (high - low) : 0;
+  for (const c of planes) {
+    const step = (block.hi[c] - block.lo[c]) / 254;
+    for (let code = 0; code < NONFINITE; code++) {
+      const n = counts[c * 256 + code];
+      if (!n) continue;
+      const at = Math.floor((block.lo[c] + code * step - low) * perValue);
+      out[at < 0 ? 0 : at >= bins ? bins - 1 : at] += n;
+    }
+  }
+  return out;
+}
+
+/**
+ * @param {Block} block
+ * @param {number} c
+ * @param {Span} within
+ * @returns {number} how many values of a plane lie within these two values
+ */
+export function countWithin(block, c, [low, high]) {
+  if (!(block.hi[c] >= low && block.lo[c] <= high)) return 0;
+  const counts = countsOf(block);
+  const step = (block.hi[c] - block.lo[c]) / 254;
+  let sum = 0;
+  for (let code = 0; code < NONFINITE; code++) {
+    const value = block.lo[c] + code * step;
+    if (value >= low && value <= high) sum += counts[c * 256 + code];
+  }
+  return sum;
+}
+
+/** @param {Block} block @param {number} c @returns {Span} (y, x) of the greatest value of a plane */
+export function peakOf(block, c) {
+  const size = block.h * block.w;
+  let [best, at] = [-1, 0];
+  for (let i = 0; i < size; i++) {
+    const code = block.codes[c * size + i];
+    if (code !== NONFINITE && code > best) [best, at] = [code, i];
+  }
+  return [Math.floor(at / block.w), at % block.w];
+}
+
+/**
+ * A minus B, coded anew so that it is drawn like any other block.
+ * @param {Block} a
+ * @param {Block} b of the same C, h, w
+ * @returns {Block}
+ */
+export function difference(a, b) {
+  const { C, h, w } = a;
+  const size = h * w;
+  const make = () => new Float32Array(C);
+  const out = {
+    C, h, w, lo: make(), hi: make(), mean: make(), std: make(), min: make(), max: make(),
+    zeros: new Uint32Array(C), nan: new Uint32Array(C), inf: new Uint32Array(C),
+    codes: new Uint8Array(C * size), mips: [], counts: null,
+  };
+  const values = new Float32Array(size);
+  for (let c = 0; c < C; c++) differenceOf(a, b, c, values, out);
+  return out;
+}
+
+/**
+ * One plane of it; `mean` becomes the mean of |A - B|: what channels are sorted by.
+ * @param {Block} a @param {Block} b @param {number} c @param {Float32Array} values @param {Block} out
+ */
+function differenceOf(a, b, c, values, out) {
+  const size = values.length;
+  const [stepA, stepB] = [(a.hi[c] - a.lo[c]) / 254, (b.hi[c] - b.lo[c]) / 254];
+  const gap = a.lo[c] - b.lo[c];
+  let [low, high, sum, squares, finite] = [Infinity, -Infinity, 0, 0, 0];
+  for (let i = 0, at = c * size; i < size; i++, at++) {
+    const [p, q] = [a.codes[at], b.codes[at]];
+    const value = p === NONFINITE || q === NONFINITE ? NaN : gap + p * stepA - q * stepB;
+    values[i] = value;
+    if (Number.isNaN(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+    finite++;
+    sum += Math.abs(value);
+    squares += value * value;
+  }
+  if (!finite) [low, high] = [NaN, NaN];
+  [out.lo[c], out.hi[c], out.min[c], out.max[c]] = [low, high, low, high];
+  out.mean[c] = finite ? sum / finite : NaN;
+  out.std[c] = finite ? Math.sqrt(squares / finite) : NaN;
+  out.nan[c] = size - finite;
+  const perValue = high > low ? 254 / (high - low) : 0;
+  for (let i = 0, at = c * size; i < size; i++, at++) {
+    out.codes[at] = Number.isNaN(values[i]) ? NONFINITE : Math.round((values[i] - low) * perValue);
+  }
+}
+
+/**
+ * The block at 1/1, 1/2, 1/4, ... of its size: what a small tile is drawn from.
+ * @param {Block} block @param {number} level
+ */
+export function mipOf(block, level) {
+  if (!block.mips.length) block.mips.push({ codes: block.codes, h: block.h, w: block.w });
+  while (block.mips.length <= level) {
+    const last = block.mips[block.mips.length - 1];
+    block.mips.push(halve(last.codes, block.C, last.h, last.w));
+  }
+  return block.mips[level];
+}

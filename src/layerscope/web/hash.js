@@ -1,0 +1,51 @@
+// Deep links: what is looked at, and how, as the fragment of the address. It works in the server, in a file opened from
+// disk and in a notebook's frame, because a fragment never reaches a server.
+
+/** @type {Link} */
+export const HOME = { layer: "", channel: -1, y: -1, x: -1, image: 0, range: "channel", map: "", sort: "index", mode: "side" };
+
+/** @type {Record<string, string[]>} */
+export const CHOICES = {
+  range: ["channel", "layer", "network"],
+  map: ["viridis", "gray", "diverging"],
+  sort: ["index", "std", "max", "dead", "change"],
+  mode: ["side", "swipe", "blink", "diff"],
+};
+
+/**
+ * @param {string} fragment with or without the #
+ * @returns {Link} what is missing or makes no sense is as in HOME
+ */
+export function parseHash(fragment) {
+  const given = new URLSearchParams(fragment.replace(/^#/, ""));
+  const link = { ...HOME };
+  link.layer = given.get("layer") ?? "";
+  for (const name of /** @type {const} */ (["channel", "y", "x", "image"])) {
+    const text = given.get(name);
+    if (text !== null && /^\d{1,9}$/.test(text)) link[name] = Number(text);
+  }
+  for (const name of /** @type {const} */ (["range", "map", "sort", "mode"])) {
+    const text = given.get(name);
+    if (text !== null && CHOICES[name].includes(text)) link[name] = text;
+  }
+  return link;
+}
+
+/**
+ * @param {Link} link
+ * @returns {string} the fragment with its #; settings that are as in HOME are left out
+ */
+export function formatHash(link) {
+  const out = new URLSearchParams();
+  for (const name of /** @type {(keyof Link)[]} */ (Object.keys(HOME))) {
+    if (link[name] !== HOME[name]) out.set(name, String(link[name]));
+  }
+  const text = out.toString();
+  return text ? `#${text}` : "";
+}
+
+/** @param {Link} link @returns {Link} only the fields of a link */
+export function linkOf(link) {
+  const { layer, channel, y, x, image, range, map, sort, mode } = link;
+  return { layer, channel, y, x, image, range, map, sort, mode };
+}

@@ -1,0 +1,177 @@
+"""The wire format: what the page is told equals the record, and a record that lies is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import layerscope
+from layerscope.errors import RecordError
+from layerscope.maps import Maps
+from layerscope.record import Entry, Histogram, Picture, Record
+from layerscope.sites import Site
+from layerscope.stats import Columns
+from layerscope.views import wire
+
+FLOATS = ("lo", "hi", "mean", "std", "min", "max")
+COUNTS = ("zeros", "nan", "inf")
+
+
+def read(data: bytes) -> dict:
+    """A block taken apart by its description in docs/viewer.md, and by nothing else."""
+    channels, height, width, flags = struct.unpack_from("<4I", data)
+    at, found = 16, {"shape": (channels, height, width), "flags": flags}
+    for names, kind in ((FLOATS, "<f4"), (COUNTS, "<u4")):
+        for name in names:
+            found[name] = np.frombuffer(data, kind, channels, at)
+            at += 4 * channels
+    found["codes"] = np.frombuffer(data, np.uint8, channels * height * width, at).reshape(channels, height, width)
+    assert len(data) == at + channels * height * width
+    return found
+
+
+@pytest.fixture
+def record(small, photo):
+    return layerscope.features(small, [photo, photo])
+
+
+def columns(size: int) -> Columns:
+    whole, part = np.arange(size, dtype=np.int64), np.arange(size) / 4
+    return Columns(whole + 2, part, part, part, part, whole, whole, whole)
+
+
+def entry(channels: int = 2, **fields) -> Entry:
+    codes = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    low = np.zeros(2, np.float32)
+    fields.setdefault("columns", columns(channels))
+    fields.setdefault("maps", [Maps(low, low + 1, (2, 3, 4), codes)])
+    return Entry(Site("layer", 0, "NCHW"), "Conv2d", (1, channels, 3, 4), "float32", **fields)
+
+
+def test_the_index_says_what_the_record_holds(record):
+    index = json.loads(wire.dumps(wire.index(record, {"image": True, "units": True})))
+    assert index["schema"] == 1
+    assert [layer["key"] for layer in index["layers"]] == list(record.entries)
+    assert [layer["id"] for layer in index["layers"]] == list(range(len(record)))
+    stem = index["layers"][0]
+    assert stem["maps"] == [{"c": 6, "h": 112, "w": 112, "reduced": 1}] * 2
+    assert stem["channels"] == 6
+    total = record["stem"].total
+    assert stem["total"]["mean"] == total.mean.item()
+    assert stem["total"]["count"] == 2 * 6 * 112 * 112
+    assert index["never"] == ["spare"]
+    assert index["pictures"] == [{"name": "photo.png", "width": 224, "height": 224}] * 2
+    assert len(index["predictions"][1]) == 4
+    assert index["live"] == {"image": True, "units": True}
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    nothing = Columns(*(np.array([value]) for value in (0, 0.0, 0.0, np.nan, np.inf, 0, 3, 0)))
+    record = Record("features", "net", provenance={"x": [float("nan"), {"y": -float("inf")}]})
+    record.add(entry(whole=nothing))
+    index = json.loads(wire.dumps(wire.index(record)))
+    assert index["layers"][0]["total"]["min"] is None
+    assert index["layers"][0]["total"]["max"] is None
+    assert index["provenance"] == {"x": [None, {"y": None}]}
+
+
+def test_a_block_is_the_maps_and_the_statistics(record):
+    for image in (0, 1):
+        one, found = record["block.conv"], read(wire.block(record["block.conv"], image))
+        maps = one.maps[image]
+        assert found["shape"] == maps.shape
+        assert found["flags"] == 0
+        assert np.array_equal(found["codes"], maps.codes)
+        assert np.array_equal(found["lo"], maps.lo)
+        assert np.array_equal(found["hi"], maps.hi)
+        for name in ("mean", "std", "min", "max", "zeros", "nan", "inf"):
+            want = np.asarray(getattr(one.columns, name))
+            assert np.array_equal(found[name], want.astype(found[name].dtype)), name
+
+
+def test_every_entry_of_every_kind_of_record_can_be_read(record, checkpoint, small, photo):
+    both = layerscope.compare(small, small, photo)
+    for one in (record, both, layerscope.weights(checkpoint)):
+        index = wire.index(one)
+        for row, found in zip(index["layers"], one, strict=True):
+            block = read(wire.block(found, 0))
+            maps = row["maps"][0] if row["maps"] else {"c": row["channels"], "h": 0, "w": 0}
+            assert block["shape"] == (maps["c"], maps["h"], maps["w"])
+
+
+def test_slices_of_a_kernel_have_the_statistics_of_their_kernel(checkpoint):
+    kernels = layerscope.weights(checkpoint)["0.weight"]
+    found = read(wire.block(kernels, 0))
+    assert found["shape"] == (24, 5, 5)
+    assert np.array_equal(found["mean"].reshape(8, 3), kernels.columns.mean.astype(np.float32)[:, None].repeat(3, 1))
+
+
+def test_a_matrix_has_the_statistics_of_the_whole(checkpoint):
+    matrix = layerscope.weights(checkpoint)["4.weight"]
+    found = read(wire.block(matrix, 0))
+    assert found["shape"] == (1, 5, 144)
+    assert found["mean"][0] == np.float32(matrix.total.mean)
+
+
+def test_statistics_alone_where_there_are_no_maps():
+    found = read(wire.block(entry(3), 5))
+    assert found["shape"] == (3, 0, 0)
+    assert found["zeros"].tolist() == [0, 1, 2]
+    assert read(wire.block(entry(3), 0, maps=False))["shape"] == (3, 0, 0)
+    assert read(wire.block(entry(columns=None, maps=[]), 0))["shape"] == (0, 0, 0)
+
+
+def test_counts_beyond_32_bits_stop_at_the_greatest():
+    many = columns(2)._replace(zeros=np.array([1 << 40, 7]))
+    assert read(wire.block(entry(columns=many), 0))["zeros"].tolist() == [0xFFFFFFFF, 7]
+
+
+def test_pictures_are_png_of_the_same_pixels(record):
+    image = Image.open(io.BytesIO(wire.png(record, 1)))
+    assert image.format == "PNG"
+    assert np.array_equal(np.asarray(image), record.pictures[1].pixels)
+
+
+LOW = np.zeros(2, np.float32)
+LIES = {
+    "more channels said than stored": entry(maps=[Maps(LOW, LOW, (2, 30, 40), np.zeros((2, 3, 4), np.uint8))]),
+    "codes that are no bytes": entry(maps=[Maps(LOW, LOW, (2, 3, 4), np.zeros((2, 3, 4), np.float32))]),
+    "fewer ranges than channels": entry(maps=[Maps(LOW[:1], LOW, (2, 3, 4), np.zeros((2, 3, 4), np.uint8))]),
+    "statistics of other channels": entry(5),
+    "statistics of different sizes": entry(columns=columns(2)._replace(max=np.zeros(3))),
+    "no statistics": entry(0),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_block_that_lies_is_refused(lie):
+    with pytest.raises(RecordError, match="layer: the record contradicts itself"):
+        wire.block(LIES[lie], 0)
+
+
+INDEX_LIES = {
+    "edges": entry(histogram=Histogram(np.zeros(3), np.zeros(7, np.int64))),
+    "total": entry(whole=columns(2)),
+    "dead": entry(columns=columns(2)._replace(zeros=np.zeros(5, np.int64))),
+    "shape": Entry(Site("layer"), "Conv2d", (float("inf"),), "float32"),  # type: ignore[arg-type]
+    "name": Entry(Site("layer"), "Conv2d", ("<script>",), "float32"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("lie", INDEX_LIES)
+def test_an_index_that_lies_is_refused(lie):
+    record = Record("features", "net")
+    record.add(INDEX_LIES[lie])
+    with pytest.raises(RecordError, match="net: the record contradicts itself"):
+        wire.index(record)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
+def test_a_picture_that_lies_is_refused(pixels):
+    with pytest.raises(RecordError, match="not 8-bit RGB"):
+        wire.png(Record("features", "net", pictures=[Picture("x", pixels)]), 0)
