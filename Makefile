@@ -1,6 +1,7 @@
 # Two commands on a machine that has Python 3.11, pip, make and git:
 #   make demo   sets up and runs the main job
 #   make test   sets up and runs the tests
+# make slow runs the longer ones, and those of the page, which need /usr/bin/chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,10 +24,10 @@ demo: setup
 	$(BIN)/layerscope demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or browser"
 
 check: setup
 	$(BIN)/ruff check

@@ -100,6 +100,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict, dict]]:
     objects._engines.pop()
 
 
+@pytest.mark.slow  # compiles everything twice
 def test_both_routes_give_the_same_bits(both: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for functions in both:
