@@ -14,7 +14,12 @@ __all__ = ["entry_of"]
 
 
 def entry_of(
-    path: str, images: list[NDArray[np.float32]], type: str = "Conv2d", call: int = 0, side: str = "", layout: str = "NCHW"
+    path: str,
+    images: list[NDArray[np.float32]],
+    type: str = "Conv2d",
+    call: int = 0,
+    side: str = "",
+    layout: str = "NCHW",
 ) -> Entry:
     """A layer whose output on each image is one of these arrays, (C, h, w); (C, 1, 1) for a vector."""
     stacked = np.stack(images).astype(np.float32)  # (N, C, h, w)

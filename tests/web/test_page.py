@@ -15,10 +15,12 @@ from PIL import Image
 
 import layerscope
 from layerscope.maps import colormap
-from layerscope.views import wire
+from layerscope.views import bundle, wire
 from tests.web.serving import Handler, serving
 
 expect = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright").expect
+
+pytestmark = pytest.mark.browser
 
 HERE = Path(__file__).parent
 
@@ -42,7 +44,7 @@ def parsed(text: str) -> float:
     return float("nan") if text == "not finite" else float(text.replace("−", "-"))
 
 
-def pointed(page: Any, across: float, down: float, sheet: str = "#sheet-a") -> tuple[tuple[int, int, int], str, list[int]]:
+def pointed(page: Any, across: float, down: float, sheet: str = "#sheet-a") -> tuple[tuple[int, ...], str, list[int]]:
     """Point at a share of the sheet -> (channel, y, x), what the tip says, and the colour there."""
     box = page.locator(f"{sheet} .marks").bounding_box()
     x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
@@ -55,7 +57,7 @@ def pointed(page: Any, across: float, down: float, sheet: str = "#sheet-a") -> t
     found = TIP.search(tip.inner_text())
     assert found, tip.inner_text()
     pixel = page.evaluate(PIXEL, [sheet, int(x) + 0.5, int(y) + 0.5])
-    return (int(found[1]), int(found[2]), int(found[3])), found[4].strip(), pixel
+    return tuple(int(one) for one in found.groups()[:3]), found[4].strip(), pixel
 
 
 def near(values: np.ndarray) -> float:
@@ -78,7 +80,7 @@ def test_opens_with_the_first_layer_drawn(open_page, served):
     assert "12 × 16 × 16" in page.locator("#layer-facts").inner_text()
     assert page.locator(".layer").count() == 4
     assert page.locator("#predictions").inner_text().split()[0] == "tulip"
-    assert page.title().startswith("stem.conv")
+    expect(page).to_have_title(re.compile("^stem.conv"))
 
 
 def test_values_and_colours_under_the_pointer_are_those_of_the_array(open_page, served, features):
@@ -105,7 +107,7 @@ def wire_span(record: layerscope.Record) -> tuple[float, float]:
 
 def test_what_is_not_finite_is_striped_and_said(open_page, served):
     page = open_page(f"{served}#layer=stem.conv&channel=2&y=3&x=4&map=gray")
-    assert "not finite" in page.locator(".readouts").inner_text()
+    expect(page.locator(".readouts")).to_contain_text("not finite")
     assert page.locator(".figures").inner_text().split()[-1] == "2"
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
@@ -122,7 +124,7 @@ def test_what_is_not_finite_is_striped_and_said(open_page, served):
 def test_filter_choose_and_dead_channels(open_page, served):
     page = open_page(served)
     page.locator("#filter").fill("relu")
-    assert page.locator(".layer").all_inner_texts()[0].startswith("stem.relu")
+    expect(page.locator(".layer").first).to_contain_text("stem.relu")
     assert page.locator("#layer-count").inner_text() == "1 of 4"
     page.locator(".layer").click()
     drawn(page, "stem.relu|0")
@@ -132,7 +134,7 @@ def test_filter_choose_and_dead_channels(open_page, served):
     titled(page, "channel 5")
     assert page.locator("#channel-pane .chip.dead").is_visible()
     page.locator("#filter").fill("no such layer")
-    assert "nothing matches" in page.locator("#layer-list").inner_text()
+    expect(page.locator("#layer-list")).to_contain_text("nothing matches")
 
 
 def test_sorting_lays_the_greatest_first(open_page, served, features):
@@ -197,18 +199,20 @@ def test_everything_with_a_function_can_be_reached_with_tab(open_page, served):
         page.keyboard.press("Tab")
         name = "(e) => e.id || e.dataset.value || e.dataset.key || e.className"
         seen.add(page.evaluate(f"() => ({name})(document.activeElement)"))
-    assert {"filter", "search-open", "theme", "help-open", "viridis", "network", "stem.conv", "histogram-canvas", "marks"} <= seen
+    assert {"filter", "search-open", "theme", "help-open", "viridis", "network", "stem.conv"} <= seen
+    assert {"histogram-canvas", "marks", "zoom-in"} <= seen
 
 
 def test_a_deep_link_survives_a_reload(open_page, served):
     page = open_page(f"{served}#layer=layer1.0.conv1&channel=7&y=2&x=3&range=layer&map=gray&sort=std&image=1")
+    page.locator(".readouts strong").wait_for()
     state = (page.url, page.evaluate(PIXELS, "#sheet-a"), page.locator(".readouts").inner_text())
     page.reload()
     drawn(page, "layer1.0.conv1|1")
     page.locator(".readouts strong").wait_for()
     assert (page.url, page.evaluate(PIXELS, "#sheet-a"), page.locator(".readouts").inner_text()) == state
     page.keyboard.press("m")
-    assert "map=diverging" in page.url
+    expect(page).to_have_url(re.compile("map=diverging"))
 
 
 def test_a_link_to_what_is_not_there_opens_the_first_layer(open_page, served):
@@ -246,7 +250,7 @@ def test_the_brush_chooses_channels_with_values_there(open_page, served, feature
     expected = int((truth.max((1, 2)) >= low).sum())
     assert abs(int(page.locator("#brush-said").inner_text().split()[0]) - expected) <= 1
     page.keyboard.press("Escape")
-    assert "drag" in page.locator("#brush-said").inner_text()
+    expect(page.locator("#brush-said")).to_contain_text("drag")
 
 
 def test_another_image_shows_its_own_values(open_page, served, features):
@@ -294,6 +298,9 @@ def test_what_has_no_counterpart_is_said(open_page, compared):
         page = open_page(f"{url}#layer=odd")
         assert "shapes differ" in page.locator("#layer-facts").inner_text()
         assert page.locator('#choose-mode [data-value="diff"]').is_disabled()
+        page.goto(f"{url}#layer=odd&mode=diff")
+        expect(page.locator('#choose-mode [aria-pressed="true"]')).to_have_text("side by side")
+        assert page.locator("#sheet-b").is_visible()
         page.goto(f"{url}#layer=a:lonely&mode=diff")
         drawn(page, "a:lonely|0")
         assert "only in A" in page.locator("#layer-facts").inner_text()
@@ -367,6 +374,8 @@ def test_the_arithmetic_of_a_unit(open_page, features):
         parts = [parsed(one) for one in page.locator(".sum-row .sum-value").all_inner_texts()]
         bias = model[0].bias[2].item()
         assert sum(parts) + bias == pytest.approx(value, abs=2e-3)
+        said = page.locator(".sum-total div", has_text="bias").locator("dd").inner_text()
+        assert parsed(said) == pytest.approx(bias, rel=1e-3)
         assert "3 × 3 pixels" in page.locator(".unit").inner_text()
 
 
@@ -388,6 +397,22 @@ def test_an_html_file_from_disk(open_page, features, tmp_path):
     drawn(page, "head|0")
 
 
+def test_a_network_without_an_image_asks_for_one(open_page):
+    with serving(layerscope.Record("features", "tiny"), {"image": True, "units": True}) as (url, _):
+        page = open_page(url)
+        expect(page.locator("#plain")).to_contain_text("drop one here")
+        assert page.locator("#file-open").is_visible()
+
+
+def test_a_layer_that_was_left_out_of_a_file_says_so(open_page, features, tmp_path):
+    from layerscope.views.html import write
+
+    path = write(features.record, tmp_path / "small.html", budget_bytes=1)
+    page = open_page(path.as_uri())
+    expect(page.locator("#plain")).to_contain_text("left out")
+    expect(page.locator("#channel-pane")).to_contain_text("deviation")
+
+
 def test_light_and_dark_follow_the_system_and_the_choice_stays(open_page, served):
     page = open_page(served, color_scheme="light")
     paper = "() => getComputedStyle(document.body).backgroundColor"
@@ -407,19 +432,42 @@ def test_nothing_jumps_and_nothing_sticks_out(open_page, served):
     for width, height in [(1280, 720), (1920, 1080)]:
         page.set_viewport_size({"width": width, "height": height})
         before = page.evaluate(boxes)
-        for key in ("j", "Enter", "ArrowRight", "Enter", "r", "m", "s", "Escape", "Escape", "j", "j", "]", "[", "k", "k"):
+        for key in [
+            "j",
+            "Enter",
+            "ArrowRight",
+            "Enter",
+            "r",
+            "m",
+            "s",
+            "Escape",
+            "Escape",
+            "j",
+            "j",
+            "]",
+            "[",
+            "k",
+            "k",
+        ]:
             page.keyboard.press(key)
             page.wait_for_timeout(20)
             assert page.evaluate(boxes) == before, key
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_whole_page_is_small_and_asks_only_its_own_server(open_page, features):
+def test_the_page_is_small_and_asks_only_its_own_server(open_page, features):
     with serving(features.record) as (url, log):
         page = open_page(url)
         requests = page.evaluate("() => performance.getEntriesByType('resource').map((one) => one.name)")
         assert all(one.startswith((url, "data:")) for one in requests)
         assert "/web/main.js" in log
+    code = "".join(text.decode() for text in bundle.web_files().values())
+    assert len(re.sub(r"^ */\*\*.*?\*/ *\n", "", code, flags=re.S | re.M)) < 150_000, "bytes without JSDoc"
+
+
+def test_the_chosen_layer_is_seen_in_the_list(open_page, served):
+    page = open_page(f"{served}#layer=head", height=400)
+    expect(page.locator(".layer[aria-current]")).to_be_in_viewport(ratio=0.9)
 
 
 def test_a_network_behind_the_real_server(open_page, tmp_path):
@@ -454,3 +502,25 @@ def test_units_of_the_page():
         ["node", "--test", str(HERE / "units.test.mjs")], capture_output=True, text=True, timeout=60, env=os.environ
     )
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+MODULES = HERE / "node_modules"  # npm install in this folder
+
+
+@pytest.mark.skipif(not (MODULES / "typescript").exists(), reason="npm install was not run in tests/web")
+def test_types_of_the_page():
+    done = subprocess.run(["npx", "tsc", "-p", "tsconfig.json"], cwd=HERE, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not (MODULES / "axe-core").exists(), reason="npm install was not run in tests/web")
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_accessibility(open_page, served, compared, theme):
+    axe = (MODULES / "axe-core" / "axe.min.js").read_text()
+    with serving(compared.record) as (other, _):
+        for url in (f"{served}#layer=stem.relu&channel=5&y=3&x=4", f"{other}#layer=conv1&mode=swipe&channel=1"):
+            page = open_page(url, color_scheme=theme, bypass_csp=True)
+            page.wait_for_timeout(300)
+            page.evaluate(axe)
+            found = page.evaluate("() => axe.run()")["violations"]
+            assert not found, [(one["id"], one["nodes"][0]["html"][:120]) for one in found]

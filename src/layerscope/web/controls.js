@@ -90,7 +90,6 @@ export class Controls {
       main.dead.length ? h("button", { type: "button", class: "chip dead", title: "show them first", onclick: () => this.store.set({ sort: "dead" }) }, `${count(main.dead.length)} dead`) : null,
       index?.kind === "compare" && row && !alike(row, 0) ? h("span", { class: "muted note-short" }, whyNotBoth(row)) : null,
       main.note ? h("span", { class: "muted note-short", title: main.note }, main.note) : null] : []));
-    document.title = `${row?.key ?? ""} · ${index ? shortName(index.subject) : ""} · layerscope`;
   }
 
   scaleBar() {

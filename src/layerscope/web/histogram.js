@@ -6,6 +6,7 @@ import { count, num } from "./format.js";
 import { joined } from "./ranges.js";
 
 const BINS = 96;
+const COUNT_AFTER_MS = 60;
 
 /**
  * Bars to scale, and behind them the same counts on a logarithmic scale, so that a single outlier is seen.
@@ -50,8 +51,11 @@ export class LayerHistogram {
     this.bins = null;
     const draw = framed(() => this.draw());
     // Counting the codes waits until the maps are on the screen: they are what was asked for.
-    const count = framed(() => setTimeout(() => this.count(), 0));
-    store.on("shown", count);
+    let timer = 0;
+    store.on("shown", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.count(), COUNT_AFTER_MS);
+    });
     store.on("brush hover channel theme scene", draw);
     new ResizeObserver(draw).observe(this.canvas);
     this.listen();

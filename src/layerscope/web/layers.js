@@ -19,6 +19,8 @@ export class LayerList {
     store.on("rows filter", () => this.build());
     store.on("layer", () => this.current());
     store.on("bins", () => this.addHistogram());
+    // The input image takes its room once it is known.
+    new ResizeObserver(() => this.buttons.get(store.state.layer)?.scrollIntoView({ block: "nearest" })).observe(this.list);
     const filter = /** @type {HTMLInputElement} */ (byId("filter"));
     filter.addEventListener("input", () => store.set({ filter: filter.value }));
     filter.addEventListener("keydown", (event) => {

@@ -3,7 +3,8 @@
 import { ChannelPane } from "./channel.js";
 import { Controls, applyTheme, firstTheme, topBar } from "./controls.js";
 import { setUpHelp, setUpSearch } from "./dialogs.js";
-import { byId } from "./dom.js";
+import { byId, framed } from "./dom.js";
+import { shortName } from "./format.js";
 import { formatHash, linkOf, parseHash } from "./hash.js";
 import { LayerHistogram } from "./histogram.js";
 import { setUpKeys } from "./keys.js";
@@ -32,6 +33,7 @@ function start() {
     filter: "", theme, progress: null, trouble: "", look: null,
   };
   const store = new Store(state);
+  followState(store, loader); // first of all: data is on its way while the page is busy with the rest
   const list = new LayerList(store);
   const stage = new Stage(store);
   new Controls(store);
@@ -43,7 +45,6 @@ function start() {
   setUpHelp();
   setUpPlain(store);
   setUpKeys(store, list, stage);
-  followState(store, loader);
   followUnit(store, source);
   followAddress(store);
   const reload = oneAtATime(() => readIndex(store, source, loader));
@@ -142,16 +143,22 @@ async function askUnit(store, source) {
 function followAddress(store) {
   const fields = "layer channel y x image range map sort mode";
   let written = location.hash;
-  store.on(fields, () => {
+  const write = () => {
+    const { layer, index } = store.state;
+    document.title = `${layer} · ${index ? shortName(index.subject) : ""} · layerscope`;
     const text = formatHash(linkOf(store.state));
-    if (text === written) return;
+    // A link that was followed a moment ago must not be written over: its event is still to come.
+    if (text === written || location.hash !== written) return;
     written = text;
     try {
       history.replaceState(null, "", text || location.pathname + location.search);
     } catch {
       // a notebook's frame may not change its address
     }
-  });
+  };
+  // Both go through the browser's other processes and take milliseconds: after the frame.
+  const later = framed(() => setTimeout(write, 0));
+  store.on(`${fields} index`, later);
   addEventListener("hashchange", () => {
     if (location.hash === written) return;
     written = location.hash;

@@ -14,19 +14,21 @@ export function setUpPlain(store) {
     const row = rows.find((one) => one.key === layer);
     const ready = index && (shown?.row.key === layer || !index.layers.length);
     host.hidden = Boolean(scene) || !ready;
-    if (host.hidden || !row || !index) return;
+    if (host.hidden || !index) return;
+    if (!row) return fill(host, h("p", { class: "empty" }, index.live?.image ? "No image yet: drop one here, or choose it above." : "There is nothing in this record."));
     if (!index.layers.length) return fill(host, pairTable(store, index.pairs, layer));
     const histogram = (row.a ?? row.b)?.histogram;
-    fill(host, h("p", { class: "muted" }, whyPlain(row)), histogram ? canvas : null);
+    fill(host, h("p", { class: "muted" }, whyPlain(row, index)), histogram ? canvas : null);
     if (histogram) drawLarge(canvas, histogram.counts);
   });
   store.on("scene shown layer rows theme bins", build);
   new ResizeObserver(build).observe(byId("stage"));
 }
 
-/** @param {Row} row */
-function whyPlain(row) {
+/** @param {Row} row @param {Index} index */
+function whyPlain(row, index) {
   const layer = row.a ?? row.b;
+  if (layer && index.left_out.includes(layer.key)) return "The maps of this layer were left out of the file, to keep it small; its statistics are inside.";
   if (layer?.type === "counter") return `A counter: ${layer.note || "one number"}.`;
   if (layer?.histogram) return "One number a channel: its distribution.";
   return "No picture of this one in the record.";

@@ -8,12 +8,13 @@ import { Sheet } from "./sheet.js";
 import { nameOf, planesOf } from "./tiles.js";
 
 const BLINK_MS = 700;
+const HOME_VIEW = { zoom: 1, cx: 0.5, cy: 0.5 };
 
 export class Stage {
   /** @param {Store} store */
   constructor(store) {
     this.store = store;
-    this.camera = { zoom: 1, cx: 0.5, cy: 0.5 };
+    this.camera = { ...HOME_VIEW };
     this.split = 0.5;
     this.second = false; // which of the two is seen while blinking
     this.hosts = [byId("sheet-a"), byId("sheet-b")];
@@ -23,7 +24,7 @@ export class Stage {
     store.on("scene theme", () => this.drawNow());
     store.on("hover channel y x", marks);
     store.on("channel", () => this.reveal());
-    store.on("layer", () => this.home());
+    store.on("layer", () => Object.assign(this.camera, HOME_VIEW)); // drawn when its maps are here
     // A range of colours stays over a resize: only the grid is laid anew, in the same frame, so nothing is seen to jump.
     new ResizeObserver(() => this.drawNow()).observe(byId("stage"));
     this.listen();
@@ -54,7 +55,7 @@ export class Stage {
 
   /** All of the sheet in the window. */
   home() {
-    Object.assign(this.camera, { zoom: 1, cx: 0.5, cy: 0.5 });
+    Object.assign(this.camera, HOME_VIEW);
     this.draw();
   }
 
@@ -81,6 +82,7 @@ export class Stage {
     this.hosts[0].hidden = !scene;
     this.hosts[1].hidden = !two;
     byId("swipe").hidden = scene?.mode !== "swipe";
+    if (!scene) delete byId("stage").dataset.drawn;
     if (!scene) return;
     byId("stage").classList.toggle("compared", this.store.state.index?.kind === "compare");
     byId("stage").classList.toggle("swiped", scene.mode === "swipe");
