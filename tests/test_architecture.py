@@ -27,8 +27,9 @@ LEVELS = {
     "inspect": 5,
     "comparison": 6, "structure": 6, "units": 6,
     "training": 7, "demo": 7, "server": 7,
-    "__init__": 8, "cli": 8,
-    "__main__": 9,
+    "__init__": 8, "options": 8,
+    "cli": 9,
+    "__main__": 10,
 }  # fmt: skip
 #: never import torch, not even indirectly
 WITHOUT_TORCH = ["errors", "dtypes", "text", "sites", "maps", "stats", "record", "images", "tensors", "findings",

@@ -12,101 +12,13 @@ import click
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError, UsageError
+from layerscope.options import JSON, NETWORK_HELP, OUT, RECORD, deliver, network_of, preprocessing_options, say
 from layerscope.text import printable
 
 if TYPE_CHECKING:
-    from layerscope.networks.open import Network
-    from layerscope.record import Record
+    pass
 
 __all__ = ["cli", "main"]
-
-NETWORK_HELP = """
-NETWORK is a checkpoint whose architecture is recognised (AlexNet.pth), NAME=CHECKPOINT, torchvision:NAME, timm:NAME,
-layerscope:alexnet, layerscope:resnet34, layerscope:resnet101, a TorchScript or torch.export file, or
-path/to/file.py:callable, which runs your code.
-"""
-
-
-class Pair(click.ParamType):
-    """`224`, `224x320` (height x width) or `none`."""
-
-    name = "PX|HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value == "none":
-            return "none"
-        sizes = value.lower().split("x")
-        if len(sizes) > 2 or not all(size.isdigit() and 0 < int(size) <= 8192 for size in sizes):
-            self.fail(f"{value!r} is no size; write 224, 224x320 or none", param, ctx)
-        return int(sizes[0]) if len(sizes) == 1 else (int(sizes[0]), int(sizes[1]))
-
-
-class Floats(click.ParamType):
-    """Numbers with commas between them: one for gray, three for RGB."""
-
-    name = "R,G,B"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            numbers = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) not in (1, 3):
-            self.fail(f"{value!r} is not one or three numbers with commas between them", param, ctx)
-        return numbers
-
-
-def _preprocessing(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.option("--size", type=Pair(), help="Resize to exactly this, without a crop."),
-        click.option("--resize", type=Pair(), help="Shorter side (or exact height x width) before the crop."),
-        click.option("--crop", type=Pair(), help="Centre crop."),
-        click.option("--mean", type=Floats(), help="Subtracted from each channel, of values 0 to 1."),
-        click.option("--std", type=Floats(), help="Divides each channel."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _network(given: str, size: Any, resize: Any, crop: Any, mean: Any, std: Any) -> Network:
-    from layerscope.networks.open import open_network
-
-    network = open_network(given)
-    network.preprocessing = network.preprocessing.changed(size, resize, crop, mean, std)
-    return network
-
-
-def _say(text: str) -> None:
-    from layerscope.views.terminal import warn
-
-    warn(text)
-
-
-def _deliver(record: Record, as_json: bool, save: Path | None, out: Path | None, **options: Any) -> None:
-    """Write what was asked for, then show the record."""
-    from layerscope.views import documents, pictures, terminal
-
-    if save:
-        record.save(save)
-        _say(f"record: {save}")
-    if out:
-        with terminal.bar("pictures", count=True) as progress:
-            written = pictures.write(record, out, progress=progress, **options)
-        _say(f"{len(written)} picture{'s' * (len(written) != 1)} in {out}")
-    if as_json:
-        click.echo(documents.dumps(documents.document(record)))
-        return
-    for note in record.notes:
-        _say(note)
-    terminal.show(record)
-
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-OUT = click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for PNG pictures.")
-RECORD = click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record.")
 
 
 class _Group(click.Group):
@@ -188,14 +100,14 @@ def weights(
         record = look(checkpoint, match, bins, maps=bool(out or save), progress=progress)
     if csv:
         write(documents.tables(record)["tensors"].encode(), csv)
-    _deliver(record, as_json, save, out)
+    deliver(record, as_json, save, out)
 
 
 @cli.command(short_help="The structure of a network as a tree.", epilog=NETWORK_HELP)
 @click.argument("network")
 @click.option("--image", type=click.Path(), help="Run this image; without one an input of zeros.")
 @click.option("--input", "shape", metavar="CxHxW", help="Shape of the input of zeros, such as 3x224x224.")
-@_preprocessing
+@preprocessing_options
 @JSON
 def layers(network: str, image: str | None, shape: str | None, as_json: bool, **preprocessing: Any) -> None:
     """The structure of a network as a tree: types, output shapes, parameters, how often each module ran.
@@ -211,14 +123,14 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
     from layerscope.structure import structure
     from layerscope.views import documents, terminal
 
-    opened = _network(network, **preprocessing)
+    opened = network_of(network, **preprocessing)
     batch = batch_of(opened, image)[0] if image else zeros(opened, shape)
     found = structure(opened, batch)
     if as_json:
         click.echo(documents.dumps(documents.structure_document(opened.subject, tuple(batch.shape), found)))
         return
     for note in opened.notes:
-        _say(note)
+        say(note)
     terminal.show_structure(opened.subject, tuple(batch.shape), found)
 
 
@@ -237,7 +149,7 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
 @click.option(
     "--predict/--no-predict", default=True, help="Without classes a pass may stop at the last layer asked for."
 )
-@_preprocessing
+@preprocessing_options
 @OUT
 @RECORD
 @JSON
@@ -271,14 +183,14 @@ def features(
 
     if channels != "all" and not (channels.isdigit() and int(channels) > 0):
         raise UsageError(f"--channels {channels}: give a number of channels, or all")
-    opened = _network(network, **preprocessing)
+    opened = network_of(network, **preprocessing)
     if not as_json:
-        _say(f"preprocessing: {opened.preprocessing}")
+        say(f"preprocessing: {opened.preprocessing}")
     with terminal.bar("images", count=True) as progress:
         wanted = {"predict": predict, "ops": ops, "attention": attention}
         record = look(opened, images, patterns, maps=bool(out or save), progress=progress, **wanted)
     count = None if channels == "all" else int(channels)
-    _deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)
+    deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)
 
 
 @cli.command(short_help="Where one unit looks, and the sum behind its value.", epilog=NETWORK_HELP)
@@ -288,7 +200,7 @@ def features(
 @click.argument("channel", type=int)
 @click.argument("position", nargs=-1, type=int)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
-@_preprocessing
+@preprocessing_options
 @JSON
 def unit(
     network: str,
@@ -313,7 +225,7 @@ def unit(
     from layerscope import units
     from layerscope.views.unit import unit_page
 
-    found = units.look(_network(network, **preprocessing), image, layer, channel, position or None)
+    found = units.look(network_of(network, **preprocessing), image, layer, channel, position or None)
     _deliver_look(found, unit_page, out, as_json)
 
 
@@ -325,7 +237,7 @@ def unit(
 @click.option("--window", type=int, metavar="PX", help="Side of the patch that occlusion hides.")
 @click.option("--stride", type=int, metavar="PX", help="Step of that patch.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
-@_preprocessing
+@preprocessing_options
 @JSON
 def evidence(
     network: str,
@@ -351,7 +263,7 @@ def evidence(
     from layerscope.views import terminal
     from layerscope.views.unit import evidence_page
 
-    opened = _network(network, **preprocessing)
+    opened = network_of(network, **preprocessing)
     with terminal.bar("occlusion", count=True) as progress:
         found = units.weigh(opened, image, layer, target, window, stride, progress)
     _deliver_look(found, evidence_page, out, as_json)
@@ -363,7 +275,7 @@ def _deliver_look(found: Any, page: Callable[[Any], bytes], out: Path | None, as
 
     if out:
         save(page(found), out)
-        _say(f"picture: {out}")
+        say(f"picture: {out}")
     if as_json:
         click.echo(documents.dumps(found.to_json()))
         return
@@ -393,7 +305,7 @@ def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | No
 
     with terminal.bar("comparing") as progress:
         record = compare_networks(a, b, image, progress) if image else compare_checkpoints(a, b, progress)
-    _deliver(record, as_json, save, out)
+    deliver(record, as_json, save, out)
 
 
 @cli.command(short_help="Train a network on a folder of images.", epilog=NETWORK_HELP)
@@ -478,7 +390,7 @@ def export(record: Path, html: Path | None, budget: float, csv: Path | None, ten
     if html:
         from layerscope.views.html import write as page
 
-        click.echo(page(loaded, html, round(budget * 1e6), _say))
+        click.echo(page(loaded, html, round(budget * 1e6), say))
     if csv:
         for name, text in documents.tables(loaded).items():
             click.echo(write(text.encode(), csv / f"{name}.csv"))

@@ -237,7 +237,7 @@ test("numbers and shapes as people write them", () => {
   assert.equal(dims([1, 64, 7, 7], "NCHW"), "64 × 7 × 7");
   assert.equal(dims([64, 3, 7, 7], "OIHW"), "64 × 3 × 7 × 7");
   assert.equal(percent(0.0004), "0.040%");
-  assert.equal(shortName("torchvision:resnet18=/tmp/x/ra.pth"), "torchvision:resnet18 = ra.pth");
+  assert.equal(shortName("torchvision:resnet18=nets/x/ra.pth"), "torchvision:resnet18 = ra.pth");
 });
 
 test("contributions of inputs, the largest first, add up to the sum without the bias", () => {
