@@ -53,7 +53,7 @@ def main() -> None:
         commands = {
             "the tutorial's loop (torch.load, numpy)": [sys.executable, "-c", TUTORIAL, str(checkpoint)],
             "layerscope weights": [sys.executable, "-m", "layerscope", "weights", str(checkpoint)],
-            "layerscope weights --out (31 pictures)": [
+            "layerscope weights --out (24 pictures)": [
                 sys.executable, "-m", "layerscope", "weights", str(checkpoint), "--out", folder
             ],
         }  # fmt: skip

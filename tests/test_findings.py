@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import layerscope
+from layerscope import demo
 from layerscope.findings import KINDS, duplicates
 
 State = dict[str, torch.Tensor]
@@ -151,7 +152,6 @@ def test_every_kind_is_in_the_documentation() -> None:
 @pytest.mark.slow
 def test_what_is_found_in_a_trained_mobilenet_is_true(tmp_path: Path) -> None:
     """Every channel that is named never varies on real photos; nothing else is found."""
-    demo = pytest.importorskip("layerscope.demo")
     checkpoint, photo = demo.files()
     findings = layerscope.weights(checkpoint).findings
     assert {one.kind for one in findings} == {"collapsed-variance"}

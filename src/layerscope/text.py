@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["number", "printable", "shape", "spaced"]
+__all__ = ["finite", "number", "printable", "shape", "spaced"]
 
 
 def printable(text: str) -> str:
@@ -32,3 +33,14 @@ def shape(sizes: Sequence[int]) -> str:
 def spaced(sizes: Sequence[int]) -> str:
     """48 x 55 x 55"""
     return shape(sizes).replace("x", " x ")
+
+
+def finite(value: Any) -> Any:
+    """The same plain data with None for NaN and infinities, which JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value

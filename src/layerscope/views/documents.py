@@ -13,6 +13,7 @@ import numpy as np
 
 from layerscope.record import Entry, Layer, Record
 from layerscope.stats import Columns
+from layerscope.text import finite
 
 __all__ = ["document", "dumps", "structure_document", "tables"]
 
@@ -21,17 +22,7 @@ _FIGURES = ("mean", "std", "min", "max")
 
 def dumps(document: Any) -> str:
     """JSON text; NaN and infinities, which JSON has no word for, become null."""
-    return json.dumps(_finite(document), allow_nan=False, ensure_ascii=False, indent=1)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value
+    return json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=1)
 
 
 def _figures(columns: Columns, index: int = 0) -> dict[str, float]:

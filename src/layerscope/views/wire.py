@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import struct
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from layerscope.errors import RecordError
 from layerscope.maps import Maps
 from layerscope.record import Entry, Histogram, Picture, Record
 from layerscope.stats import Columns
+from layerscope.text import finite
 
 __all__ = ["WIRE", "block", "dumps", "finite", "images_of", "index", "png"]
 
@@ -28,17 +28,6 @@ WIRE = 1
 
 _HEAD = struct.Struct("<4I")  # channels, height, width, flags
 _MOST = np.iinfo(np.uint32).max
-
-
-def finite(value: Any) -> Any:
-    """The same plain data with null for NaN and infinities, which JSON has no word for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return value
 
 
 def dumps(document: Any) -> bytes:
