@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from layerscope import files
 from layerscope.errors import LayerscopeError, RecordError, nearest
 from layerscope.maps import Maps
+from layerscope.profiles import Profile, Shown, Similarity, pack, unpack
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
 
@@ -43,7 +44,7 @@ __all__ = [
 #: raised when a file of an older layerscope could be misread
 SCHEMA = 1
 
-Kind = Literal["features", "weights", "compare"]
+Kind = Literal["features", "weights", "compare", "survey"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Entry:
     `shape` is that of the whole tensor, batch first for outputs. `columns` has one element a channel, over all images;
     None where there are no channels (a vector) or there is no distribution (a counter, a quantised block). `whole` is
     given where it is known without the columns. `maps` has one element an image; a kernel tensor has at most one.
-    `side` is "a" or "b" in a comparison.
+    `side` is "a" or "b" in a comparison. `profile` is what a survey of a data set adds.
     """
 
     site: Site
@@ -74,6 +75,7 @@ class Entry:
     maps: list[Maps] = field(default_factory=list)
     side: str = ""
     note: str = ""
+    profile: Profile | None = None
 
     @property
     def key(self) -> str:
@@ -156,6 +158,7 @@ class Record:
 
     `subject` names the network or checkpoint; in a comparison `subject_b` names the other one. `never` lists layers
     that were asked for and did not run. `provenance` says how the record was made: versions and preprocessing.
+    A survey has `classes` where the data set names some, `shown` images and the `similarity` of its layers.
     """
 
     kind: Kind
@@ -171,6 +174,9 @@ class Record:
     never: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    similarity: Similarity | None = None
 
     def add(self, entry: Entry) -> None:
         """Append an entry. Raises RecordError if its key is there already."""
@@ -275,7 +281,12 @@ def _pack(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
                 }
                 for image, maps in enumerate(value.maps)
             ],
+            "profile": pack(name, value.profile, put) if value.profile else None,
         }
+
+    def likeness(value: Similarity) -> dict[str, Any]:
+        put("similarity", value.value.astype(np.float32))
+        return {"keys": value.keys, "minibatches": value.minibatches}
 
     return {
         "schema": SCHEMA,
@@ -295,6 +306,13 @@ def _pack(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
         "never": record.never,
         "notes": record.notes,
         "provenance": record.provenance,
+        "classes": record.classes,
+        "shown": [
+            {"number": one.number, "name": one.name, "label": one.label, "width": one.width, "height": one.height}
+            | {"data": put(f"shown.{at}", one.data)}
+            for at, one in enumerate(record.shown)
+        ],
+        "similarity": likeness(record.similarity) if record.similarity else None,
     }
 
 
@@ -353,6 +371,7 @@ def _unpack(body: dict[str, Any], handle: Any) -> Record:
             maps=[maps(one) for one in packed["maps"]],
             side=packed["side"],
             note=packed["note"],
+            profile=unpack(str(number), packed["profile"], handle.get_tensor) if packed.get("profile") else None,
         )
 
     record = Record(body["kind"], body["subject"], subject_b=body["subject_b"])
@@ -365,6 +384,15 @@ def _unpack(body: dict[str, Any], handle: Any) -> Record:
     record.stages = [(a, b) for a, b in body["stages"]]
     record.foreign, record.never, record.notes = body["foreign"], body["never"], body["notes"]
     record.provenance = body["provenance"]
+    # Records that were written before there were surveys have none of these.
+    record.classes = list(body.get("classes", []))
+    record.shown = [Shown(**{**one, "data": handle.get_tensor(one["data"])}) for one in body.get("shown", [])]
+    alike = body.get("similarity")
+    if alike:
+        value = handle.get_tensor("similarity")
+        if value.shape != (len(alike["keys"]),) * 2:
+            raise RecordError("similarity: the layers and their figures disagree; make the record again")
+        record.similarity = Similarity(alike["keys"], value, alike["minibatches"])
     return record
 
 

@@ -24,7 +24,7 @@ from layerscope.units.place import Place, arguments, reach
 from layerscope.units.rules import needs_of
 from layerscope.units.trace import Needs, Reads, Spot, Trace
 
-__all__ = ["effective_receptive_field", "receptive_field"]
+__all__ = ["effective_receptive_field", "receptive_field", "walk"]
 
 
 def receptive_field(
@@ -63,7 +63,7 @@ def receptive_field(
 
     with looking(model), trace, Reads(trace):
         spot, index = reach(model, layer, args, at).result
-    masks, coarse = _walk(trace, spot, index, spots)
+    masks, coarse = walk(trace, spot, index, spots)
     if not all(bool(mask.all()) for mask in masks) and not _holds(model, layer, x, masks, index):
         masks, coarse = [torch.ones_like(mask) for mask in masks], {*coarse, "something that torch does not see"}
     seen = masks[of]
@@ -71,7 +71,7 @@ def receptive_field(
     return Field(layer, tuple(position), seen.any(dim=axes).numpy(), tuple(sorted(coarse)))
 
 
-def _walk(
+def walk(
     trace: Trace, unit: Spot | None, index: tuple[int | slice, ...], inputs: list[Spot | None]
 ) -> tuple[list[Tensor], set[str]]:
     """Back from the unit to the inputs: one mask an input, and the operations that had no rule."""

@@ -14,6 +14,7 @@ import numpy as np
 from layerscope.record import Entry, Layer, Record
 from layerscope.stats import Columns
 from layerscope.text import finite
+from layerscope.views import survey
 
 __all__ = ["document", "dumps", "structure_document", "tables"]
 
@@ -65,6 +66,18 @@ def _layer(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _surveyed(record: Record) -> list[dict[str, Any]]:
+    names, rows = survey.names_of(record), []
+    for entry in record:
+        row = _layer(entry)
+        if entry.profile is not None:
+            for index, one in enumerate(row["channels"]):
+                one |= survey.channel(entry.profile, index, names, record.classes)
+            row |= {"effective_rank": entry.profile.rank, "copies": survey.copies(entry.profile)}
+        rows.append(row)
+    return rows
+
+
 def _compared(record: Record) -> dict[str, Any]:
     what = "layers" if record.entries else "tensors"
     document: dict[str, Any] = {"a": record.subject, "b": record.subject_b, what: [vars(pair) for pair in record.pairs]}
@@ -100,6 +113,15 @@ def document(record: Record) -> dict[str, Any]:
         }
     if record.kind == "compare":
         return _compared(record) | {"notes": record.notes}
+    if record.kind == "survey":
+        return {
+            "network": record.subject,
+            **survey.survey_fields(record),
+            "preprocessing": record.provenance.get("preprocessing"),
+            "layers": _surveyed(record),
+            "never": record.never,
+            "notes": record.notes,
+        }
     return {
         "network": record.subject,
         "images": [picture.name for picture in record.pictures],
@@ -122,14 +144,18 @@ def structure_document(name: str, shape: Sequence[int], layers: Sequence[Layer])
 
 
 def tables(record: Record) -> dict[str, str]:
-    """CSV texts by name: `tensors` of a checkpoint, `layers` and `channels` of features, `pairs` of a comparison."""
+    """CSV texts by name: `tensors` of a checkpoint, `pairs` of a comparison, `layers` and `channels` of features.
+
+    A survey has `examples` and `histograms` too.
+    """
     data = document(record)
     if record.kind == "weights":
         return {"tensors": _csv(data["tensors"], leave="histogram")}
     if record.kind == "compare":
         return {"pairs": _csv(data.get("layers", data.get("tensors", [])))}
     channels = [
-        {"path": layer["path"], "call": layer["call"], "type": layer["type"]} | channel
+        {"path": layer["path"], "call": layer["call"], "type": layer["type"]}
+        | {name: value for name, value in channel.items() if name != "top"}
         for layer in data["layers"]
         for channel in layer["channels"]
     ]
@@ -137,9 +163,13 @@ def tables(record: Record) -> dict[str, str]:
         {"path": layer["path"], "call": layer["call"], "type": layer["type"], "shape": layer["shape"]}
         | ({"channels": len(layer["channels"]), "dead": len(layer["dead"])})
         | (_figures(entry.total) if entry.total else {})
+        | ({"effective_rank": layer["effective_rank"], "copies": len(layer["copies"])} if entry.profile else {})
         for layer, entry in zip(data["layers"], record, strict=True)
     ]
-    return {"layers": _csv(layers), "channels": _csv(channels)}
+    found = {"layers": _csv(layers), "channels": _csv(channels)}
+    if record.kind == "survey":
+        found |= {"examples": _csv(survey.example_rows(record)), "histograms": _csv(survey.histogram_rows(record))}
+    return found
 
 
 def _csv(rows: list[dict[str, Any]], leave: str = "") -> str:

@@ -154,6 +154,46 @@ def _features(out: Console, record: Record) -> None:
         out.print(f"never ran: {_name(', '.join(record.never))}")
 
 
+def _survey(out: Console, record: Record) -> None:
+    """One row a layer; silent: channels that are zero everywhere on nine of ten images and more, the dead left out."""
+    images = int(record.provenance.get("images", 0))
+    grid = _table("layer", "type", "shape", "mean", "std", "max", "dead", "silent", "copies", "rank")
+    for entry in record:
+        profile = entry.profile
+        channels = len(entry.columns.count) if entry.columns is not None else 0
+        silent = copied = rank = ""
+        if profile is not None:
+            silent = str(int(((profile.silent >= 0.9 * images) & (profile.silent < images)).sum()))
+            copied = str(len({one for pair in profile.copies for one in pair[:2]})) if profile.rank is not None else ""
+            rank = f"{profile.rank:.1f}" if profile.rank is not None else ""
+        mean, std, _, high = _figures(entry)
+        dead = Text(f"{len(entry.dead)}/{channels}", style="yellow" if entry.dead else "")
+        grid.add_row(_name(entry.key), entry.type, shape(entry.shape[1:]), mean, std, high, dead, silent, copied, rank)
+    out.print(grid)
+    total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
+    of = record.provenance.get("of", images)
+    said = f"{images:,} images" if images == of else f"{images:,} of {of:,} images"
+    out.print(f"\n{said}, {len(record)} layer outputs, {total:,} channels; dead: zero everywhere on every image")
+    if record.classes:
+        _favourites(out, record)
+    if record.never:
+        out.print(f"never ran: {_name(', '.join(record.never))}")
+
+
+def _favourites(out: Console, record: Record, most: int = 5) -> None:
+    """The channels whose mean a class explains best, of all layers but the last, which is the classes."""
+    found = [
+        (float(profile.explained[index]), entry.key, int(index), int(profile.favourite[index]))
+        for entry in list(record)[:-1]
+        if (profile := entry.profile) and profile.explained is not None and profile.favourite is not None
+        for index in np.argsort(-np.nan_to_num(profile.explained, nan=-1))[:most]
+    ]
+    for share, key, index, favourite in sorted(found, reverse=True)[:most]:
+        if share > 0 and 0 <= favourite < len(record.classes):
+            name = _name(record.classes[favourite])
+            out.print(f"{_name(key)} channel {index} follows {name}: the classes explain {share:.0%} of it")
+
+
 def _compare(out: Console, record: Record) -> None:
     out.print(f"A  {_name(record.subject)}\nB  {_name(record.subject_b)}\n")
     if record.predictions:
@@ -199,7 +239,8 @@ _STATUSES = ("same", "changed", "shape", "only-a", "only-b")
 
 def show(record: Record) -> None:
     """Print a record."""
-    {"weights": _weights, "features": _features, "compare": _compare}[record.kind](console(), record)
+    shows = {"weights": _weights, "features": _features, "compare": _compare, "survey": _survey}
+    shows[record.kind](console(), record)
 
 
 def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> None:

@@ -1,0 +1,188 @@
+"""What a survey knows of a layer's channels beyond their statistics, as plain data: examples, spread, meaning.
+
+Arrays go into a record's file and come back through `pack` and `unpack`, which check every size: a record may come
+from anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscope.errors import RecordError
+
+__all__ = ["BIN_BITS", "Examples", "Line", "Profile", "Shown", "Similarity", "Spread", "edges_of"]
+
+#: bits of a float32 that name a bin: sign, exponent and the first three of the mantissa
+BIN_BITS = 12
+
+
+def edges_of(bins: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least and greatest absolute bound of each bin of float bits, signed; bin numbers are in the order of the values.
+
+    Bins 0 to 2047 are negative, from -inf up to 0; 2048 to 4095 positive. A bin spans at most 1/8 of its values.
+    """
+    magnitude = np.where(bins < 2048, 2047 - bins, bins - 2048).astype(np.uint32)
+    inner = (magnitude << 20).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        outer = ((magnitude + 1) << 20).view(np.float32).astype(np.float64)
+    return np.where(bins < 2048, -outer, inner), np.where(bins < 2048, -inner, outer)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Which pixels the units along one axis see: unit y sees low + step*y up to high + step*y, cut off at the image."""
+
+    low: int
+    high: int
+    step: int
+    whole: int
+
+    def ends(self, unit: int) -> tuple[int, int]:
+        """First pixel, and last + 1."""
+        shift = self.step * unit
+        return min(max(self.low + shift, 0), self.whole), min(max(self.high + shift, 0), self.whole)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The images that excite each channel most, best first; k a channel, image -1 where there are fewer.
+
+    image int64 (C, k): number in the data set. value float32 (C, k): the channel's maximum there. position int32
+    (C, k, 2): row and column of it. at int32 (C, k, 2): where the window begins in the map that is kept as map k of
+    the entry: the channel's surroundings of its maximum.
+    """
+
+    image: NDArray[np.int64]
+    value: NDArray[np.float32]
+    position: NDArray[np.int32]
+    at: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Histograms of all channels on bins of float bits: counts int64 (C, n) of the bins first, first + 1, ...
+
+    Zeros are in none of them: the statistics count them.
+    """
+
+    first: int
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One layer over a data set of `images` images.
+
+    silent int64 (C,): images on which the channel is zero everywhere. With classes: favourite int32 (C,), the class of
+    the highest mean; selectivity float32 (C,), NaN where it is not defined; explained float32 (C,). copies: pairs of
+    channels and their correlation. rank: effective rank, of `C` at most. lines: the receptive fields of the units.
+    """
+
+    images: int
+    silent: NDArray[np.int64]
+    examples: Examples | None = None
+    spread: Spread | None = None
+    favourite: NDArray[np.int32] | None = None
+    selectivity: NDArray[np.float32] | None = None
+    explained: NDArray[np.float32] | None = None
+    copies: Sequence[tuple[int, int, float]] = ()
+    rank: float | None = None
+    lines: tuple[Line, Line] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image of the data set, as the network saw it, WebP: it is one of the best examples of some channel."""
+
+    number: int
+    name: str
+    label: str
+    width: int
+    height: int
+    data: NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """CKA of every layer with every other: value float32 (L, L), keys of the entries in that order."""
+
+    keys: list[str]
+    value: NDArray[np.float32]
+    minibatches: int
+
+
+Put = Callable[[str, NDArray], str]
+Get = Callable[[str], NDArray]
+
+_EXAMPLES: dict[str, tuple[Any, int]] = {
+    "image": (np.int64, 2),
+    "value": (np.float32, 2),
+    "position": (np.int32, 3),
+    "at": (np.int32, 3),
+}
+_OPTIONAL = ("favourite", "selectivity", "explained")
+
+
+def pack(name: str, profile: Profile, put: Put) -> dict[str, Any]:
+    """A profile as JSON; its arrays are handed to `put` under names that begin with `name`."""
+    put(f"{name}.silent", profile.silent.astype(np.int64))
+    for part in _EXAMPLES if profile.examples else ():
+        put(f"{name}.top.{part}", getattr(profile.examples, part))
+    if profile.spread:
+        put(f"{name}.spread", profile.spread.counts.astype(np.int64))
+    given = [part for part in _OPTIONAL if getattr(profile, part) is not None]
+    for part in given:
+        put(f"{name}.{part}", getattr(profile, part))
+    return {
+        "images": profile.images,
+        "examples": profile.examples is not None,
+        "spread": profile.spread.first if profile.spread else None,
+        "classes": given,
+        "copies": [list(one) for one in profile.copies],
+        "rank": profile.rank,
+        "lines": [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None,
+    }
+
+
+def unpack(name: str, packed: dict[str, Any], get: Get) -> Profile:
+    """The profile that `pack` took apart. Raises RecordError where the sizes contradict each other."""
+    silent = _shaped(f"{name}.silent", get, np.int64, 1)
+    channels = len(silent)
+    examples = None
+    if packed["examples"]:
+        parts = {part: _shaped(f"{name}.top.{part}", get, *kind) for part, kind in _EXAMPLES.items()}
+        if len({array.shape[:2] for array in parts.values()}) > 1 or len(parts["image"]) != channels:
+            raise RecordError(f"{name}: the examples and the channels disagree; make the record again")
+        examples = Examples(**parts)
+    spread = None
+    if packed["spread"] is not None:
+        counts = _shaped(f"{name}.spread", get, np.int64, 2)
+        first = int(packed["spread"])
+        if len(counts) != channels or not 0 <= first <= (1 << BIN_BITS) - counts.shape[1]:
+            raise RecordError(f"{name}: the histograms and the channels disagree; make the record again")
+        spread = Spread(first, counts)
+    kinds = {"favourite": np.int32, "selectivity": np.float32, "explained": np.float32}
+    classes = {part: _shaped(f"{name}.{part}", get, kinds[part], 1) for part in packed["classes"]}
+    if any(len(array) != channels for array in classes.values()):
+        raise RecordError(f"{name}: the classes and the channels disagree; make the record again")
+    copies = [(int(a), int(b), float(r)) for a, b, r in packed["copies"]]
+    if any(not (0 <= a < channels and 0 <= b < channels) for a, b, _ in copies):
+        raise RecordError(f"{name}: copies of channels that are not there; make the record again")
+    lines = None
+    if packed["lines"]:
+        rows, columns = (Line(int(a), int(b), int(step), int(whole)) for a, b, step, whole in packed["lines"])
+        lines = (rows, columns)
+    rank = None if packed["rank"] is None else float(packed["rank"])
+    return Profile(int(packed["images"]), silent, examples, spread, copies=copies, rank=rank, lines=lines, **classes)
+
+
+def _shaped(name: str, get: Get, dtype: Any, axes: int) -> NDArray:
+    array = get(name)
+    if array.dtype != dtype or array.ndim != axes:
+        raise RecordError(f"{name}: {array.dtype} of {array.ndim} axes, not {np.dtype(dtype)} of {axes}; make it again")
+    return array

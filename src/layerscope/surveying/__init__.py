@@ -1,0 +1,1 @@
+"""A data set surveyed: what each channel is for, and which are dead."""
