@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from layerscope.errors import RecordError
 
-__all__ = ["BIN_BITS", "Examples", "Line", "Profile", "Shown", "Similarity", "Spread", "edges_of"]
+__all__ = ["BIN_BITS", "Crop", "Examples", "Line", "Profile", "Shown", "Similarity", "Spread", "crop_of", "edges_of"]
 
 #: bits of a float32 that name a bin: sign, exponent and the first three of the mantissa
 BIN_BITS = 12
@@ -33,6 +33,9 @@ def edges_of(bins: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.f
     return np.where(bins < 2048, -outer, inner), np.where(bins < 2048, -inner, outer)
 
 
+Ends = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Line:
     """Which pixels the units along one axis see: unit y sees low + step*y up to high + step*y, cut off at the image."""
@@ -42,7 +45,7 @@ class Line:
     step: int
     whole: int
 
-    def ends(self, unit: int) -> tuple[int, int]:
+    def ends(self, unit: int) -> Ends:
         """First pixel, and last + 1."""
         shift = self.step * unit
         return min(max(self.low + shift, 0), self.whole), min(max(self.high + shift, 0), self.whole)
@@ -80,7 +83,8 @@ class Profile:
 
     silent int64 (C,): images on which the channel is zero everywhere. With classes: favourite int32 (C,), the class of
     the highest mean; selectivity float32 (C,), NaN where it is not defined; explained float32 (C,). copies: pairs of
-    channels and their correlation. rank: effective rank, of `C` at most. lines: the receptive fields of the units.
+    channels and their correlation. rank: effective rank, of `C` at most. grid: rows and columns of the whole map.
+    lines: the receptive fields of its units.
     """
 
     images: int
@@ -92,7 +96,39 @@ class Profile:
     explained: NDArray[np.float32] | None = None
     copies: Sequence[tuple[int, int, float]] = ()
     rank: float | None = None
+    grid: tuple[int, int] = (1, 1)
     lines: tuple[Line, Line] | None = None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Parts of an image, each as rows and columns from first to last + 1, in pixels.
+
+    shown: what the units of the window see. field: what the best of them sees. heat: where the cells of the window lie.
+    """
+
+    shown: tuple[Ends, Ends]
+    field: tuple[Ends, Ends]
+    heat: tuple[tuple[float, float], tuple[float, float]]
+
+
+def crop_of(profile: Profile, channel: int, place: int, window: tuple[int, int], size: tuple[int, int]) -> Crop:
+    """The part of an image of size (height, width) that an example is about; window: rows and columns of its map."""
+    assert profile.examples is not None
+    begin, best = profile.examples.at[channel, place], profile.examples.position[channel, place]
+    shown, field, heat = [], [], []
+    for axis in range(2):
+        first, count, whole = int(begin[axis]), window[axis], size[axis]
+        line = profile.lines[axis] if profile.lines else Line(-whole, whole, 0, whole)
+        shown.append((line.ends(first)[0], line.ends(first + count - 1)[1]))
+        field.append(line.ends(int(best[axis])))
+        if line.step:  # a cell lies in the middle of what its unit sees
+            middle = (line.low + line.high) / 2 + line.step * (first - 0.5)
+            heat.append((middle, middle + line.step * count))
+        else:
+            cell = whole / max(profile.grid[axis], 1)
+            heat.append((first * cell, (first + count) * cell))
+    return Crop((shown[0], shown[1]), (field[0], field[1]), (heat[0], heat[1]))
 
 
 @dataclass(frozen=True)
@@ -145,6 +181,7 @@ def pack(name: str, profile: Profile, put: Put) -> dict[str, Any]:
         "classes": given,
         "copies": [list(one) for one in profile.copies],
         "rank": profile.rank,
+        "grid": list(profile.grid),
         "lines": [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None,
     }
 
@@ -178,7 +215,9 @@ def unpack(name: str, packed: dict[str, Any], get: Get) -> Profile:
         rows, columns = (Line(int(a), int(b), int(step), int(whole)) for a, b, step, whole in packed["lines"])
         lines = (rows, columns)
     rank = None if packed["rank"] is None else float(packed["rank"])
-    return Profile(int(packed["images"]), silent, examples, spread, copies=copies, rank=rank, lines=lines, **classes)
+    height, width = map(int, packed["grid"])
+    more: dict[str, Any] = {"copies": copies, "rank": rank, "grid": (height, width), "lines": lines, **classes}
+    return Profile(int(packed["images"]), silent, examples, spread, **more)
 
 
 def _shaped(name: str, get: Get, dtype: Any, axes: int) -> NDArray:

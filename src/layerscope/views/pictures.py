@@ -10,7 +10,7 @@ from pathlib import Path
 from layerscope.files import save
 from layerscope.maps import Range
 from layerscope.record import Record, last_of_size
-from layerscope.views import figure, png
+from layerscope.views import examples, figure, png
 
 __all__ = ["write"]
 
@@ -66,6 +66,12 @@ def _pictures(
                 yield unique(entry.key, "histogram"), partial(png.histogram_sheet, record, entry)
             if entry.maps:
                 yield unique(entry.key, "kernels"), partial(png.kernel_mosaic, record, entry)
+        return
+    if record.kind == "survey":
+        for entry in record:
+            if entry.profile and entry.profile.examples:
+                name = unique(entry.key.replace(":", "-"), "examples")
+                yield name, partial(examples.examples_sheet, record, entry, channels)
         return
     for image in range(max((len(entry.maps) for entry in record), default=0)):
         network = png.span_of(record, image) if mode == "network" else None

@@ -39,6 +39,7 @@ def profile_block(profile: Profile) -> bytes:
             "images": profile.images,
             "copies": [list(pair) for pair in profile.copies],
             "rank": profile.rank,
+            "grid": list(profile.grid),
             "lines": lines,
             "first": profile.spread.first if profile.spread else 0,
             "arrays": [[name, kind, list(array.shape)] for name, kind, array in arrays],
