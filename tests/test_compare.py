@@ -109,3 +109,23 @@ def test_networks_need_an_image(small):
     with pytest.raises(UsageError, match="image="):
         layerscope.compare(small, small)
     assert stages_of([], []) == []
+
+
+def test_a_saved_comparison_of_checkpoints_holds_the_kernels_of_both(run, checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    state["0.weight"] = state["0.weight"] + 0.5
+    state["4.weight"] = torch.zeros(7, 3)
+    state["new"] = torch.ones(2)
+    torch.save(state, tmp_path / "b.pth")
+    ran = run("compare", checkpoint, "b.pth", "--record", "r", "--json")
+    assert {pair["name"] for pair in ran.json["tensors"]} >= {"0.weight", "new"}, "what is saved changes no document"
+    record = layerscope.load(tmp_path / "r")
+    for side, path in (("a", checkpoint), ("b", tmp_path / "b.pth")):
+        for entry in layerscope.weights(path):
+            mine = record[f"{side}:{entry.key}"]
+            assert (mine.shape, mine.type, len(mine.maps)) == (entry.shape, entry.type, len(entry.maps))
+            for ours, theirs in zip(mine.maps, entry.maps, strict=True):
+                np.testing.assert_array_equal(ours.codes, theirs.codes)
+    assert [note for note in record.notes if "new" in note] == ["1 tensor in B alone: new"]
+    assert any(note.startswith("1 tensor of other shapes") and "4.weight" in note for note in record.notes)
+    assert not layerscope.comparison.compare_checkpoints(checkpoint, tmp_path / "b.pth", maps=False).entries

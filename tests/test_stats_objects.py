@@ -193,7 +193,7 @@ def test_the_key_follows_processor_and_sources(monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patch:
         patch.setattr(llvm, "get_host_cpu_features", lambda: SimpleNamespace(flatten=lambda: "+another"))
         keys.add(objects._key())
-    for name in ("kernels.py", "objects.py", "signatures.py"):
+    for name in ("kernels.py", "objects.py", "signatures.py", "survey_kernels.py"):
         (tmp_path / name).write_bytes(Path(objects.__file__).with_name(name).read_bytes())
     monkeypatch.setattr(objects, "__file__", str(tmp_path / "objects.py"))
     assert objects._key() in keys

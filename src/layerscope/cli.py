@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from layerscope._version import __version__
+from layerscope.commands import looking, surveyed
 from layerscope.errors import LayerscopeError, UsageError
 from layerscope.options import JSON, NETWORK_HELP, OUT, RECORD, deliver, network_of, preprocessing_options, say
 from layerscope.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["cli", "main"]
 
@@ -193,96 +191,6 @@ def features(
     deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)
 
 
-@cli.command(short_help="Where one unit looks, and the sum behind its value.", epilog=NETWORK_HELP)
-@click.argument("network")
-@click.argument("image")
-@click.argument("layer")
-@click.argument("channel", type=int)
-@click.argument("position", nargs=-1, type=int)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
-@preprocessing_options
-@JSON
-def unit(
-    network: str,
-    image: str,
-    layer: str,
-    channel: int,
-    position: tuple[int, ...],
-    out: Path | None,
-    as_json: bool,
-    **preprocessing: Any,
-) -> None:
-    """One unit: the input pixels that it depends on, and how its value came about, product by product.
-
-    LAYER is a name of `layerscope layers`, CHANNEL counts from 0. Without a POSITION (row and column) the greatest
-    value of the channel is taken.
-
-    \b
-    Examples:
-      layerscope unit AlexNet.pth tulip.jpg features.3 7 --out unit.png
-      layerscope unit resNet34.pth tulip.jpg layer1.0.relu:1 5 12 30 --json
-    """
-    from layerscope import units
-    from layerscope.views.unit import unit_page
-
-    found = units.look(network_of(network, **preprocessing), image, layer, channel, position or None)
-    _deliver_look(found, unit_page, out, as_json)
-
-
-@cli.command(short_help="Which pixels speak for a class.", epilog=NETWORK_HELP)
-@click.argument("network")
-@click.argument("image")
-@click.option("--layer", help="Of Grad-CAM; by default the last with a map that counts.")
-@click.option("--target", metavar="CLASS", help="Index or label; by default the predicted class.")
-@click.option("--window", type=int, metavar="PX", help="Side of the patch that occlusion hides.")
-@click.option("--stride", type=int, metavar="PX", help="Step of that patch.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
-@preprocessing_options
-@JSON
-def evidence(
-    network: str,
-    image: str,
-    layer: str | None,
-    target: str | None,
-    window: int | None,
-    stride: int | None,
-    out: Path | None,
-    as_json: bool,
-    **preprocessing: Any,
-) -> None:
-    """Which pixels speak for a class: Grad-CAM, and what hiding each part of the image does to it.
-
-    Needs `pip install 'layerscope[evidence]'` (captum).
-
-    \b
-    Examples:
-      layerscope evidence resNet34.pth tulip.jpg --out evidence.png
-      layerscope evidence resNet34.pth tulip.jpg --target daisy --layer layer3
-    """
-    from layerscope import units
-    from layerscope.views import terminal
-    from layerscope.views.unit import evidence_page
-
-    opened = network_of(network, **preprocessing)
-    with terminal.bar("occlusion", count=True) as progress:
-        found = units.weigh(opened, image, layer, target, window, stride, progress)
-    _deliver_look(found, evidence_page, out, as_json)
-
-
-def _deliver_look(found: Any, page: Callable[[Any], bytes], out: Path | None, as_json: bool) -> None:
-    from layerscope.files import save
-    from layerscope.views import documents
-
-    if out:
-        save(page(found), out)
-        say(f"picture: {out}")
-    if as_json:
-        click.echo(documents.dumps(found.to_json()))
-        return
-    for line in found.text().splitlines():
-        click.echo(printable(line))
-
-
 @cli.command(short_help="Two networks on one photo, or two checkpoints.", epilog=NETWORK_HELP)
 @click.argument("a")
 @click.argument("b")
@@ -294,18 +202,20 @@ def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | No
     """Two networks on one photo, or two checkpoints tensor by tensor.
 
     Layers of the same name are subtracted; stages of the same size are put side by side, whatever the architectures.
+    A record that is saved of two checkpoints holds the kernels of both, for `layerscope view`.
 
     \b
     Examples:
       layerscope compare AlexNet.pth resNet34.pth --image tulip.jpg --out both
-      layerscope compare epoch1.pth epoch9.pth
+      layerscope compare epoch1.pth epoch9.pth --record change.layerscope
     """
     from layerscope.comparison import compare_checkpoints, compare_networks
     from layerscope.views import terminal
 
     with terminal.bar("comparing") as progress:
-        record = compare_networks(a, b, image, progress) if image else compare_checkpoints(a, b, progress)
-    deliver(record, as_json, save, out)
+        record = compare_networks(a, b, image, progress) if image else compare_checkpoints(a, b, progress, bool(save))
+    # The kernels of two checkpoints are for the viewer alone.
+    deliver(record, as_json, save, out, None if image else record.only())
 
 
 @cli.command(short_help="Train a network on a folder of images.", epilog=NETWORK_HELP)
@@ -346,9 +256,13 @@ def train(images: Path, network: str, save: Path, **options: Any) -> None:
 @cli.command(short_help="A page on a record, or on a network at work.", epilog=NETWORK_HELP)
 @click.argument("what", metavar="RECORD|NETWORK")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--against", metavar="NETWORK", help="Another network, side by side on one image.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen here; by default where it is free.")
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
-def view(what: str, images: tuple[str, ...], port: int, no_browser: bool) -> None:
+@preprocessing_options
+def view(
+    what: str, images: tuple[str, ...], against: str | None, port: int, no_browser: bool, **preprocessing: Any
+) -> None:
     """The viewer: every channel on one sheet, from a unit to its arithmetic, in the browser of this machine.
 
     Shows a record that was saved with --record, or runs a network on images; others can be dropped on the page.
@@ -358,11 +272,16 @@ def view(what: str, images: tuple[str, ...], port: int, no_browser: bool) -> Non
     Examples:
       layerscope view tulip.layerscope
       layerscope view AlexNet.pth tulip.jpg
+      layerscope view AlexNet.pth tulip.jpg --against resNet34.pth
       layerscope view torchvision:resnet34=resNet34.pth --port 8000 --no-browser
     """
-    from layerscope.server import serve
+    from layerscope.server import is_record, serve
 
-    serve(what, images, port, not no_browser, click.echo, _line)
+    given = [f"--{name}" for name, value in preprocessing.items() if value is not None]
+    if given and is_record(what):
+        raise UsageError(f"{given[0]}: {what} is a record, and is shown as it was made; give a network")
+    opener = partial(network_of, **preprocessing)
+    serve(what, images, port, not no_browser, click.echo, _line, against=against, opener=opener)
 
 
 @cli.command(short_help="A saved record as HTML, CSV or TensorBoard log.")
@@ -398,6 +317,10 @@ def export(record: Path, html: Path | None, budget: float, csv: Path | None, ten
         from layerscope.views.tensorboard import export as log
 
         click.echo(log(loaded, tensorboard))
+
+
+for command in (surveyed.survey, looking.unit, looking.evidence):
+    cli.add_command(command)
 
 
 def _line(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from layerscope._version import __version__
 from layerscope.checkpoints import TensorSpec, open_checkpoint
 from layerscope.dtypes import decode
 from layerscope.errors import UsageError
-from layerscope.inspect import Progress, features, quiet
+from layerscope.inspect import Progress, features, quiet, tensor_entry
 from layerscope.record import Entry, Pair, Record, last_of_size
 
 if TYPE_CHECKING:
@@ -21,7 +21,29 @@ if TYPE_CHECKING:
 
     from layerscope.networks.open import Network
 
-__all__ = ["compare", "compare_checkpoints", "compare_networks", "difference", "stages_of"]
+__all__ = [
+    "Tensors",
+    "compare",
+    "compare_checkpoints",
+    "compare_networks",
+    "compare_tensors",
+    "difference",
+    "stages_of",
+]
+
+#: bins of the histogram of a tensor that is kept with its maps
+_BINS = 50
+
+
+class Tensors(Protocol):
+    """Where tensors come from: an open checkpoint, or the state of a network."""
+
+    @property
+    def specs(self) -> Sequence[TensorSpec]:
+        """What there is, in order."""
+
+    def read(self, spec: TensorSpec) -> NDArray[Any]:
+        """The bits of one of them, shaped."""
 
 
 def compare(a: Any, b: Any, image: Any = None) -> Record:
@@ -66,24 +88,66 @@ def _pair(name: str, a: NDArray, b: NDArray) -> Pair:
     return Pair(name, a.shape, b.shape, status, high, mean, cosine)
 
 
-def compare_checkpoints(a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress = quiet) -> Record:
-    """The tensors of A in the order of the file, then those that only B has. Torch is not imported."""
-    record = Record("compare", os.fspath(a), subject_b=os.fspath(b), provenance={"layerscope": __version__})
+def compare_checkpoints(
+    a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress = quiet, maps: bool = True
+) -> Record:
+    """The tensors of A in the order of the file, then those that only B has. Torch is not imported.
+
+    `maps`: whether the tensors of both, with statistics and pictures, are kept as the entries a:NAME and b:NAME.
+    """
     with open_checkpoint(a) as first, open_checkpoint(b) as second:
-        ours, theirs = _weights_in(first.specs), _weights_in(second.specs)
-        whole, done = sum(spec.nbytes for spec in ours.values()), 0
-        for name, spec in ours.items():
-            progress(done, whole, name)
-            other = theirs.get(name)
-            if other is None:
-                record.pairs.append(Pair(name, spec.shape, None, "only-a"))
-            else:
-                values = decode(first.read(spec), spec.dtype), decode(second.read(other), other.dtype)
-                record.pairs.append(_pair(name, *values))
-            done += spec.nbytes
-        progress(whole, whole, "")
-        record.pairs += [Pair(name, None, spec.shape, "only-b") for name, spec in theirs.items() if name not in ours]
+        return compare_tensors(first, second, os.fspath(a), os.fspath(b), progress, maps)
+
+
+def compare_tensors(
+    first: Tensors, second: Tensors, subject: str, subject_b: str, progress: Progress = quiet, maps: bool = True
+) -> Record:
+    """Tensors of the same name, value by value; see `compare_checkpoints`."""
+    record = Record("compare", subject, subject_b=subject_b, provenance={"layerscope": __version__})
+    ours, theirs = _weights_in(first.specs), _weights_in(second.specs)
+    whole, done = sum(spec.nbytes for spec in [*ours.values(), *theirs.values()]), 0
+    entries: dict[str, list[Entry]] = {"a": [], "b": []}
+
+    def kept(side: str, source: Tensors, spec: TensorSpec) -> NDArray[Any]:
+        nonlocal done
+        progress(done, whole, spec.name)
+        bits, done = source.read(spec), done + spec.nbytes
+        if maps:
+            entry = tensor_entry(spec, bits, _BINS, True)
+            entry.side = side
+            entries[side].append(entry)
+        return bits
+
+    for name, spec in ours.items():
+        other = theirs.get(name)
+        if other is None:
+            record.pairs.append(Pair(name, spec.shape, None, "only-a"))
+            if maps:
+                kept("a", first, spec)
+        else:
+            values = kept("a", first, spec), kept("b", second, other)
+            record.pairs.append(_pair(name, decode(values[0], spec.dtype), decode(values[1], other.dtype)))
+    for name, spec in theirs.items():
+        if name not in ours:
+            record.pairs.append(Pair(name, None, spec.shape, "only-b"))
+            if maps:
+                kept("b", second, spec)
+    progress(whole, whole, "")
+    for entry in entries["a"] + entries["b"]:
+        record.add(entry)
+    record.notes = _unmatched(record.pairs) if maps else []
     return record
+
+
+def _unmatched(pairs: Sequence[Pair]) -> list[str]:
+    """What has no counterpart, one line a reason."""
+    notes = []
+    for status, said in (("only-a", "in A alone"), ("only-b", "in B alone"), ("shape", "of other shapes in A and B")):
+        names = [pair.name for pair in pairs if pair.status == status]
+        if names:
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            notes.append(f"{len(names)} tensor{'s' * (len(names) > 1)} {said}: {', '.join(names[:4])}{more}")
+    return notes
 
 
 def _weights_in(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
@@ -91,9 +155,13 @@ def _weights_in(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
 
 
 def compare_networks(
-    a: nn.Module | Network | str, b: nn.Module | Network | str, image: Any, progress: Progress = quiet
+    a: nn.Module | Network | str,
+    b: nn.Module | Network | str,
+    image: Any,
+    progress: Progress = quiet,
+    attention: bool = False,
 ) -> Record:
-    """Every layer of A and of B on the same image, each with its own preprocessing.
+    """Every layer of A and of B on the same image, each with its own preprocessing; `attention` as in `features`.
 
     `pairs` compare the layers of the same name value by value; `stages` put the last layer of each spatial size of A
     beside that of B, so that networks of other architectures can be looked at side by side.
@@ -108,7 +176,7 @@ def compare_networks(
     for side, given in zip("ab", (a, b), strict=True):
         progress("ab".index(side), 2, str(given) if isinstance(given, str) else type(given).__name__)
         network = given if isinstance(given, Network) else open_network(given)
-        found = features(network, image)
+        found = features(network, image, attention=attention)
         for entry in found:
             entry.side = side
             record.add(entry)

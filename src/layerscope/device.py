@@ -20,17 +20,18 @@ def columns(values: Tensor) -> Tensor:
     finite = values.isfinite()
     count = finite.sum(2)
     nan = values.isnan().sum(2)
-    pivot = values[:, :, :1].nan_to_num(0, 0, 0)  # (B, C, 1)
-    shifted = torch.where(finite, values - pivot, 0)
+    # In float64 before the shift: in float32 it rounds, and overflows where the ends lie far apart.
+    pivot = values[:, :, :1].nan_to_num(0, 0, 0).double()  # (B, C, 1)
+    shifted = torch.where(finite, values.double() - pivot, 0)
     size = count.clamp(min=1)
-    offset = shifted.sum(2, dtype=torch.float64) / size  # (B, C)
+    offset = shifted.sum(2) / size  # (B, C)
     # A second look at the deviations, not squares minus square: the pivot may be an outlier.
-    rest = torch.where(finite, shifted.double() - offset[:, :, None], 0)
+    rest = torch.where(finite, shifted - offset[:, :, None], 0)
     m2 = (rest * rest).sum(2)
     none = count == 0
     low = torch.where(finite, values, torch.inf).amin(2).double().masked_fill(none, torch.nan)
     high = torch.where(finite, values, -torch.inf).amax(2).double().masked_fill(none, torch.nan)
-    mean = (pivot[:, :, 0].double() + offset).masked_fill(none, 0)
+    mean = (pivot[:, :, 0] + offset).masked_fill(none, 0)
     inf = values.shape[2] - count - nan
     return torch.stack([one.double() for one in (count, mean, m2, low, high, (values == 0).sum(2), nan, inf)])
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from layerscope.modules import Table, aliases, everything, tappable, tensors_in, unwrapped
 from layerscope.sites import Site, choose
 
-__all__ = ["aliases", "capture", "everything", "looking", "tap", "tappable", "tensors_in", "unwrapped"]
+__all__ = ["aliases", "capture", "everything", "looking", "noting", "tap", "tappable", "tensors_in", "unwrapped"]
 
 Emit = Callable[[Site, nn.Module, Tensor], None]
 
@@ -49,8 +49,22 @@ def _signature(value: Any) -> Hashable:
 
 def _eager() -> Any:
     """Compiled parts run as they were written while this lasts: hooks never fire in compiled code, silently."""
-    compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else _eager_before_2_6()
+
+
+@contextmanager
+def _eager_before_2_6() -> Iterator[None]:
+    """The same where torch has no stances: a compiled function sets its compiler for each call, and here sets none."""
+    dynamo: Any = sys.modules["torch._dynamo"].eval_frame
+    name = "_maybe_set_eval_frame" if hasattr(dynamo, "_maybe_set_eval_frame") else "set_eval_frame"
+    kept = getattr(dynamo, name)
+    setattr(dynamo, name, lambda _compiler: kept(None))
+    try:
+        yield
+    finally:
+        setattr(dynamo, name, kept)
 
 
 @contextmanager
@@ -89,6 +103,30 @@ def tap(
     except _Stop as stop:
         if stop.calls is not calls:
             raise
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def noting(
+    model: nn.Module, note: Callable[[nn.Module, tuple[int, ...]], object], but: Iterable[str]
+) -> Iterator[None]:
+    """Call `note(module, shape)` for every output of the leaves beside those at `but` while the block runs.
+
+    What the axes of a layer mean is known from the layers before it, whether they are looked at or not.
+    """
+    model = unwrapped(model)
+    left_out = set(but)
+
+    def hook(module: nn.Module, _inputs: object, output: object) -> None:
+        if type(output) is Tensor and not output.is_nested and output.dim():
+            note(module, tuple(output.shape))
+
+    leaves = [module for path, module, leaf in tappable(model) if leaf and path not in left_out]
+    handles = [nn.Module.register_forward_hook(module, hook) for module in leaves]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,20 +17,35 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from layerscope.errors import ImageError
 
-__all__ = ["SUFFIXES", "find_images", "open_image", "read_idx"]
+__all__ = ["SUFFIXES", "find_images", "idx_pairs", "open_image", "read_idx", "upright"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+#: what Pillow calls the kinds that are read. It knows more, and runs Ghostscript, a program, on one of them (EPS).
+_KINDS = {
+    "JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "TGA",
+}  # fmt: skip
+#: an idx file may unpack to 64 times its size and this: beyond, it is a bomb
+_SPARE_BYTES = 64 << 20
+_STRIP = 256  # rows
+
+_FASHION = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit and float gray to 8 bits over the range of the type, not cut off at 255 as Pillow does."""
-    values = np.asarray(image, np.float64)
+    values = np.asarray(image)
     top = 65535.0 if image.mode.startswith("I") else 1.0 if np.nanmax(values, initial=0.0) <= 1 else 255.0
-    scaled = np.nan_to_num(values / top * 255, nan=0.0, posinf=255.0, neginf=0.0)
-    return Image.fromarray(np.rint(np.clip(scaled, 0, 255)).astype(np.uint8))
+    codes = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), _STRIP):  # as float64 a whole image is eight times as large
+        strip = values[row : row + _STRIP].astype(np.float64) / top * 255
+        scaled = np.nan_to_num(strip, nan=0.0, posinf=255.0, neginf=0.0)
+        codes[row : row + _STRIP] = np.rint(np.clip(scaled, 0, 255))
+    return Image.fromarray(codes)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Any image as upright 8-bit RGB, transparency laid on white, 16 bits scaled to 8."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
@@ -51,8 +68,10 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             # Pillow warns of half the size that it refuses, and of odd metadata.
             warnings.simplefilter("ignore")
             with Image.open(name) as image:
+                if image.format not in _KINDS:
+                    raise ImageError(f"{name}: is {image.format}, which is not read; save it as PNG or JPEG")
                 image.load()
-                return _rgb(image)
+                return upright(image)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such image; check the path") from error
     except IsADirectoryError as error:
@@ -93,7 +112,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     name = os.fspath(path)
     try:
         raw = Path(name).read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        data = _unpacked(raw) if raw[:2] == b"\x1f\x8b" else raw
         zero, kind, axes = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
         if zero or kind != 8:
@@ -101,5 +120,29 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file; check the path") from error
-    except (OSError, ValueError, struct.error, EOFError) as error:
+    except (OSError, ValueError, struct.error, EOFError, zlib.error, MemoryError) as error:
         raise ImageError(f"{name}: broken idx file ({error}); fetch it again") from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    most = 64 * len(raw) + _SPARE_BYTES
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{len(raw)} bytes unpack to more than {most}, as a zip bomb does")
+    return data
+
+
+def idx_pairs(images: Path, labels: Path) -> tuple[list[str], NDArray[np.uint8], NDArray[np.int64]]:
+    """Classes, pictures (N, h, w) and their classes (N,) of two idx files that belong together.
+
+    The classes are digits, or Fashion-MNIST's names where a folder of the path is called so. Raises ImageError.
+    """
+    pictures, targets = read_idx(images), read_idx(labels).astype(np.int64)
+    if pictures.ndim != 3 or targets.shape != pictures.shape[:1]:
+        raise ImageError(
+            f"{images}: {pictures.shape} pictures and {targets.shape} labels do not belong together; fetch both again"
+        )
+    if "fashion" in str(images.parent.resolve()).lower() and targets.max(initial=0) < len(_FASHION):
+        return _FASHION, pictures, targets
+    return [str(digit) for digit in range(max(10, int(targets.max(initial=0)) + 1))], pictures, targets

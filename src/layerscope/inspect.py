@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from layerscope.networks.open import Network
 
-__all__ = ["BATCH", "Progress", "batch_of", "features", "quiet", "run", "weights", "zeros"]
+__all__ = ["BATCH", "Progress", "batch_of", "features", "quiet", "run", "tensor_entry", "weights", "zeros"]
 
 #: done, of, what: called often, from the thread that works
 Progress = Callable[[int, int, str], None]
@@ -74,7 +74,7 @@ def weights(
                 record.add(Entry(Site(spec.name), "tensor", spec.shape, spec.dtype, note=note))
                 continue
             bits = checkpoint.read(spec)
-            entry = _tensor(spec, bits, bins, maps)
+            entry = tensor_entry(spec, bits, bins, maps)
             record.add(entry)
             doctor.see(entry, bits)
         progress(whole, whole, "")
@@ -92,7 +92,8 @@ def _chosen(checkpoint: Checkpoint, patterns: list[str], record: Record) -> list
     return [spec for spec in specs if spec.name in names]
 
 
-def _tensor(spec: TensorSpec, bits: Any, bins: int, maps: bool) -> Entry:
+def tensor_entry(spec: TensorSpec, bits: Any, bins: int, maps: bool) -> Entry:
+    """Statistics, histogram and, for `maps`, the picture of one tensor whose bits were read."""
     layout, role = layout_of(spec.name, spec.shape), role_of(spec.name, spec.shape)
     entry = Entry(Site(spec.name, 0, layout), role, spec.shape, spec.dtype)
     notes = [f"shares its memory with {spec.tied}"] if spec.tied else []
@@ -135,7 +136,7 @@ def features(
     """
     import torch
 
-    from layerscope.hooks import looking, tap, tappable
+    from layerscope.hooks import looking, noting, tap, tappable
     from layerscope.networks.foreign import said_of
     from layerscope.networks.open import Network, open_network
     from layerscope.ops import Functions
@@ -158,7 +159,7 @@ def features(
     collector = Collector(None if maps else 0)
     seen = Functions(network.model, collector, patterns, ops, attention) if ops or attention else None
     ran: Counter[str] = Counter()
-    with looking(network.model):
+    with looking(network.model), noting(network.model, collector.layouts.plan, chosen.paths):
         for number, given in enumerate(passes):
             progress(number * BATCH, count or 1, network.name)
             collector.begin(len(given) if count is not None else None)

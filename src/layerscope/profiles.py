@@ -6,7 +6,8 @@ from anyone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,19 @@ from numpy.typing import NDArray
 
 from layerscope.errors import RecordError
 
-__all__ = ["BIN_BITS", "Crop", "Examples", "Line", "Profile", "Shown", "Similarity", "Spread", "crop_of", "edges_of"]
+__all__ = [
+    "BIN_BITS",
+    "Crop",
+    "Examples",
+    "Line",
+    "Profile",
+    "Shown",
+    "Similarity",
+    "Spread",
+    "crop_of",
+    "edges_of",
+    "wanted",
+]
 
 #: bits of a float32 that name a bin: sign, exponent and the first three of the mantissa
 BIN_BITS = 12
@@ -68,12 +81,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Spread:
-    """Histograms of all channels on bins of float bits: counts int64 (C, n) of the bins first, first + 1, ...
+    """Histograms of all channels on bins of float bits: bins int64 (n,), rising, and counts int64 (C, n).
 
-    Zeros are in none of them: the statistics count them.
+    Zeros, and what is as good as zero, are in none of them.
     """
 
-    first: int
+    bins: NDArray[np.int64]
     counts: NDArray[np.int64]
 
 
@@ -104,7 +117,7 @@ class Profile:
 class Crop:
     """Parts of an image, each as rows and columns from first to last + 1, in pixels.
 
-    shown: what the units of the window see. field: what the best of them sees. heat: where the cells of the window lie.
+    field: what the best unit sees. heat: where the cells of the window lie. shown: both together.
     """
 
     shown: tuple[Ends, Ends]
@@ -120,7 +133,7 @@ def crop_of(profile: Profile, channel: int, place: int, window: tuple[int, int],
     for axis in range(2):
         first, count, whole = int(begin[axis]), window[axis], size[axis]
         line = profile.lines[axis] if profile.lines else Line(-whole, whole, 0, whole)
-        shown.append((line.ends(first)[0], line.ends(first + count - 1)[1]))
+        line = Line(line.low, line.high, line.step, min(line.whole, whole))
         field.append(line.ends(int(best[axis])))
         if line.step:  # a cell lies in the middle of what its unit sees
             middle = (line.low + line.high) / 2 + line.step * (first - 0.5)
@@ -128,6 +141,8 @@ def crop_of(profile: Profile, channel: int, place: int, window: tuple[int, int],
         else:
             cell = whole / max(profile.grid[axis], 1)
             heat.append((first * cell, (first + count) * cell))
+        (low, high), (begins, ends) = field[axis], heat[axis]
+        shown.append((max(0, min(low, math.floor(begins))), max(high, min(math.ceil(ends), whole))))
     return Crop((shown[0], shown[1]), (field[0], field[1]), (heat[0], heat[1]))
 
 
@@ -152,6 +167,22 @@ class Similarity:
     minibatches: int
 
 
+def wanted(examples: Iterable[Examples]) -> list[int]:
+    """Numbers of all images in the lists: first those that are some channel's best, then its second best, and so on.
+
+    Within a place those that excite more channels come first, then those with a smaller number.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for one in examples:
+        for place in range(one.image.shape[1]):
+            numbers, times = np.unique(one.image[:, place], return_counts=True)
+            for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
+                if number >= 0:
+                    best, many = found.get(number, (place, 0))
+                    found[number] = (min(best, place), many + count)
+    return sorted(found, key=lambda number: (found[number][0], -found[number][1], number))
+
+
 Put = Callable[[str, NDArray], str]
 Get = Callable[[str], NDArray]
 
@@ -171,13 +202,14 @@ def pack(name: str, profile: Profile, put: Put) -> dict[str, Any]:
         put(f"{name}.top.{part}", getattr(profile.examples, part))
     if profile.spread:
         put(f"{name}.spread", profile.spread.counts.astype(np.int64))
+        put(f"{name}.spread.bins", profile.spread.bins.astype(np.int64))
     given = [part for part in _OPTIONAL if getattr(profile, part) is not None]
     for part in given:
         put(f"{name}.{part}", getattr(profile, part))
     return {
         "images": profile.images,
         "examples": profile.examples is not None,
-        "spread": profile.spread.first if profile.spread else None,
+        "spread": profile.spread is not None,
         "classes": given,
         "copies": [list(one) for one in profile.copies],
         "rank": profile.rank,
@@ -197,12 +229,12 @@ def unpack(name: str, packed: dict[str, Any], get: Get) -> Profile:
             raise RecordError(f"{name}: the examples and the channels disagree; make the record again")
         examples = Examples(**parts)
     spread = None
-    if packed["spread"] is not None:
-        counts = _shaped(f"{name}.spread", get, np.int64, 2)
-        first = int(packed["spread"])
-        if len(counts) != channels or not 0 <= first <= (1 << BIN_BITS) - counts.shape[1]:
+    if packed["spread"]:
+        counts, bins = _shaped(f"{name}.spread", get, np.int64, 2), _shaped(f"{name}.spread.bins", get, np.int64, 1)
+        rising = (np.diff(bins) > 0).all() and (not len(bins) or 0 <= bins[0] <= bins[-1] < 1 << BIN_BITS)
+        if counts.shape != (channels, len(bins)) or not rising:
             raise RecordError(f"{name}: the histograms and the channels disagree; make the record again")
-        spread = Spread(first, counts)
+        spread = Spread(bins, counts)
     kinds = {"favourite": np.int32, "selectivity": np.float32, "explained": np.float32}
     classes = {part: _shaped(f"{name}.{part}", get, kinds[part], 1) for part in packed["classes"]}
     if any(len(array) != channels for array in classes.values()):

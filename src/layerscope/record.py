@@ -20,12 +20,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope import files
+from layerscope import claims, files
+from layerscope.arrays import Arrays
 from layerscope.errors import LayerscopeError, RecordError, nearest
 from layerscope.maps import Maps
 from layerscope.profiles import Profile, Shown, Similarity, pack, unpack
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
+from layerscope.text import printable
 
 __all__ = [
     "SCHEMA",
@@ -184,6 +186,11 @@ class Record:
             raise RecordError(f"{entry.key}: twice in one record; this is a fault of layerscope, please report it")
         self.entries[entry.key] = entry
 
+    @property
+    def of_tensors(self) -> bool:
+        """Whether it is about the tensors of checkpoints, not about layers at work."""
+        return self.kind == "weights" or (self.kind == "compare" and not any("N" in one.site.layout for one in self))
+
     def only(self, *patterns: str) -> Record:
         """The same record with the entries whose path or type matches one of these globs."""
         kept = {
@@ -321,63 +328,77 @@ def load(path: str | os.PathLike[str]) -> Record:
 
     Raises RecordError for a file that is missing, broken, of a newer schema, or no record at all.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     name = os.fspath(path)
-    if not Path(name).is_file():
-        raise RecordError(f"{name}: no such record; make one with --record FILE")
     try:
-        handle: Any = safe_open(name, framework="numpy")
-        body = json.loads((handle.metadata() or {})["layerscope"])
-        if body["schema"] > SCHEMA:
-            raise RecordError(f"{name}: written by a newer layerscope (schema {body['schema']}); update layerscope")
-        return _unpack(body, handle)
+        if not Path(name).is_file():
+            raise RecordError(f"{printable(name)}: no such record; make one with --record FILE")
+        arrays = Arrays(name)
+        body = json.loads(arrays.text)
+        if isinstance(body, dict) and body.get("schema", 0) > SCHEMA:
+            raise RecordError(
+                f"{printable(name)}: written by a newer layerscope (schema {body['schema']}); update layerscope"
+            )
+        claims.check(body, "it")
+        return _unpack(body, arrays)
     except (SafetensorError, OSError) as error:
-        raise RecordError(f"{name}: is not a record, or is cut off ({error}); make it again with --record") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, LayerscopeError) as error:
-        if isinstance(error, RecordError):
+        raise RecordError(
+            f"{printable(name)}: is not a record, or is cut off ({_said(error)}); make it again with --record"
+        ) from error
+    except (KeyError, TypeError, ValueError, RecursionError, LayerscopeError) as error:
+        if isinstance(error, RecordError) and printable(name) in str(error):
             raise
-        raise RecordError(f"{name}: a safetensors file, but not a whole record ({error}); make it again") from error
+        raise RecordError(
+            f"{printable(name)}: a safetensors file, but not a whole record ({_said(error)}); make it again"
+        ) from error
 
 
-def _unpack(body: dict[str, Any], handle: Any) -> Record:
+def _said(error: BaseException) -> str:
+    return printable(" ".join(str(error).split()))[:300]
+
+
+def _unpack(body: dict[str, Any], arrays: Arrays) -> Record:
     def columns(name: str | None) -> Columns | None:
         if name is None:
             return None
-        mean, m2, low, high = handle.get_tensor(f"{name}.floats")
-        count, zeros, nan, inf = handle.get_tensor(f"{name}.counts")
+        (mean, m2, low, high), (count, zeros, nan, inf) = arrays.statistics(name)
         return Columns(count=count, mean=mean, m2=m2, min=low, max=high, zeros=zeros, nan=nan, inf=inf)
 
     def maps(packed: dict[str, Any]) -> Maps:
-        low, high = handle.get_tensor(packed["range"])
-        codes = handle.get_slice(packed["codes"])
-        channels, height, width = codes.get_shape()
-        if codes.get_dtype() != "U8" or len(low) != channels:
-            raise RecordError(f"{packed['codes']}: the maps and their ranges disagree; make the record again")
-        return Maps(low, high, (channels, height, width), lambda: handle.get_tensor(packed["codes"]), packed["reduced"])
+        shape, codes = arrays.later(packed["codes"])
+        ends = arrays.read(packed["range"], "F32", 2)
+        if ends.shape != (2, shape[0]) or 0 in shape:
+            raise ValueError(f"{packed['codes']}: maps of {shape} with ranges of {ends.shape}")
+        return Maps(ends[0], ends[1], shape, codes, packed["reduced"])
+
+    def histogram(number: int) -> Histogram:
+        edges, counts = arrays.read(f"{number}.edges", "F64", 1), arrays.read(f"{number}.bins", "I64", 1)
+        if len(edges) != len(counts) + 1 or not len(counts) or (counts < 0).any():
+            raise ValueError(f"{number}: a histogram of {len(edges)} edges and {len(counts)} counts")
+        return Histogram(edges, counts)
 
     def entry(number: int, packed: dict[str, Any]) -> Entry:
-        histogram = None
-        if packed["histogram"]:
-            histogram = Histogram(handle.get_tensor(f"{number}.edges"), handle.get_tensor(f"{number}.bins"))
-        return Entry(
+        made = Entry(
             site=Site(packed["path"], packed["call"], packed["layout"]),
             type=packed["type"],
             shape=tuple(packed["shape"]),
             dtype=packed["dtype"],
             columns=columns(packed["columns"]),
             whole=columns(packed["total"]),
-            histogram=histogram,
+            histogram=histogram(number) if packed["histogram"] else None,
             maps=[maps(one) for one in packed["maps"]],
             side=packed["side"],
             note=packed["note"],
-            profile=unpack(str(number), packed["profile"], handle.get_tensor) if packed.get("profile") else None,
+            profile=unpack(str(number), packed["profile"], arrays.any) if packed.get("profile") else None,
         )
+        _fits(made)
+        return made
 
     record = Record(body["kind"], body["subject"], subject_b=body["subject_b"])
     for number, packed in enumerate(body["entries"]):
         record.add(entry(number, packed))
-    record.pictures = [Picture(one["name"], handle.get_tensor(one["pixels"])) for one in body["pictures"]]
+    record.pictures = [_picture(one["name"], arrays.read(one["pixels"], "U8", 3)) for one in body["pictures"]]
     record.predictions = [[Prediction(**one) for one in top] for top in body["predictions"]]
     record.findings = [Finding(**one) for one in body["findings"]]
     record.pairs = [_pair(one) for one in body["pairs"]]
@@ -386,14 +407,39 @@ def _unpack(body: dict[str, Any], handle: Any) -> Record:
     record.provenance = body["provenance"]
     # Records that were written before there were surveys have none of these.
     record.classes = list(body.get("classes", []))
-    record.shown = [Shown(**{**one, "data": handle.get_tensor(one["data"])}) for one in body.get("shown", [])]
+    record.shown = [Shown(**{**one, "data": arrays.read(one["data"], "U8", 1)}) for one in body.get("shown", [])]
     alike = body.get("similarity")
     if alike:
-        value = handle.get_tensor("similarity")
+        value = arrays.read("similarity", "F32", 2)
         if value.shape != (len(alike["keys"]),) * 2:
-            raise RecordError("similarity: the layers and their figures disagree; make the record again")
+            raise ValueError("similarity: the layers and their figures disagree")
         record.similarity = Similarity(alike["keys"], value, alike["minibatches"])
     return record
+
+
+def _fits(entry: Entry) -> None:
+    """Raise ValueError where the parts of an entry contradict each other in what the views rely on."""
+    wrong, profile = "", entry.profile
+    if entry.whole is not None and len(entry.whole.count) != 1:
+        wrong = f"{len(entry.whole.count)} statistics of the whole"
+    elif entry.maps and not entry.shape:
+        wrong = "maps of a tensor without axes"
+    elif entry.histogram and entry.total is None:
+        wrong = "a histogram without statistics"
+    elif profile and (entry.columns is None or len(entry.columns.count) != len(profile.silent)):
+        wrong = f"a profile of {len(profile.silent)} channels, and statistics of others"
+    elif profile and profile.examples:
+        channels, places = profile.examples.image.shape
+        if places > len(entry.maps) or any(one.shape[0] != channels for one in entry.maps):
+            wrong = f"{places} examples of {channels} channels, and other maps"
+    if wrong:
+        raise ValueError(f"{entry.key}: {wrong}")
+
+
+def _picture(name: str, pixels: NDArray) -> Picture:
+    if pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"{name}: a picture of {pixels.shape}")
+    return Picture(name, pixels)
 
 
 def _pair(packed: dict[str, Any]) -> Pair:

@@ -36,7 +36,7 @@ def profile():
     counts[0] = [1, 2, 0, 70]
     counts[2] = [0, 80, 0, 0]
     return Profile(
-        images=5, silent=np.array([1, 5, 0]), examples=examples(), spread=Spread(2048 + 8 * 127, counts),
+        images=5, silent=np.array([1, 5, 0]), examples=examples(), spread=Spread(2048 + 8 * 127 + np.arange(4), counts),
         favourite=np.array([0, -1, 1], np.int32), selectivity=np.array([0.5, np.nan, np.nan], np.float32),
         explained=np.array([0.8, np.nan, 0.25], np.float32), copies=[(0, 2, 0.995)], rank=1.75, grid=(8, 8),
         lines=(Line(-3, 4, 2, 16), Line(-1, 2, 2, 16)),

@@ -80,15 +80,18 @@ def test_copies_are_channels_of_one_signal():
 def test_effective_rank_counts_directions():
     rng = np.random.default_rng(0)
     values = np.rint(rng.standard_normal((4000, 3)) @ np.eye(3, 8) * 1000).astype(int)
-    assert effective_rank(values.T @ values, values.sum(0), 4000) == pytest.approx(3, rel=0.01)
+    assert effective_rank(values.T @ values, values.sum(0), 4000, np.ones(8)) == pytest.approx(3, rel=0.01)
     values = np.tile(values[:, :1], 8)
-    assert effective_rank(values.T @ values, values.sum(0), 4000) == pytest.approx(1, rel=0.01)
+    assert effective_rank(values.T @ values, values.sum(0), 4000, np.ones(8)) == pytest.approx(1, rel=0.01)
     shares = np.linalg.eigvalsh(np.cov(pooled().T))
     shares = shares / shares.sum()
     values = pooled()
     expected = np.exp(-(shares * np.log(shares)).sum())
-    assert effective_rank(values.T @ values, values.sum(0), 60) == pytest.approx(expected)
-    assert effective_rank(np.zeros((4, 4), int), np.zeros(4, int), 9) is None
+    assert effective_rank(values.T @ values, values.sum(0), 60, np.ones(7)) == pytest.approx(expected)
+    coarse = np.rint(values / np.arange(1, 8)).astype(int)  # each channel in steps of its own
+    rank = effective_rank(coarse.T @ coarse, coarse.sum(0), 60, np.arange(1.0, 8))
+    assert rank == pytest.approx(expected, rel=1e-3)
+    assert effective_rank(np.zeros((4, 4), int), np.zeros(4, int), 9, np.ones(4)) is None
 
 
 def test_similarity_is_one_with_itself_and_nothing_with_what_does_not_vary():

@@ -33,6 +33,7 @@ def test_a_survey_survives(tmp_path):
         ("0.top.image", lambda array: array[:, :1]),
         ("0.top.value", lambda array: array.ravel()),
         ("0.spread", lambda array: array[:1]),
+        ("0.spread.bins", lambda array: array[::-1]),
         ("0.explained", lambda array: array[:1]),
         ("similarity", lambda array: array[:1]),
     ],
@@ -121,4 +122,5 @@ def test_the_viewers_block_holds_every_array():
         at += 4 * count
     assert at == len(data)
     assert found["silent"].tolist() == [1, 5, 0] and found["image"].tolist() == [[3, 1], [-1, -1], [0, 3]]
-    assert head["lines"][0] == [-3, 4, 2, 16] and head["first"] == 2048 + 8 * 127
+    assert head["lines"][0] == [-3, 4, 2, 16]
+    assert found["bins"].tolist() == [2048 + 8 * 127 + at for at in range(4)]

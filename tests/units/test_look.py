@@ -14,7 +14,7 @@ from torch import nn
 
 from layerscope.errors import NoMatch, UsageError
 from layerscope.looks import Field
-from layerscope.units import look, weigh
+from layerscope.units import Looker, look, weigh
 from layerscope.views.unit import evidence_page, unit_page
 from tests.units.zoo import ZOO
 
@@ -128,3 +128,24 @@ def test_a_field_that_is_empty_has_an_empty_box():
     found = look(net, torch.randn(1, 3, 5, 5), "0", 0)
     assert found.field.size == (0, 0)
     unit_page(found)
+
+
+def test_another_unit_of_the_last_layers_takes_one_pass_and_says_the_same(small):
+    x = torch.randn(1, 3, 24, 24)
+    passes: list[int] = []
+    small.stem.register_forward_pre_hook(lambda *_: passes.append(1))
+
+    def taken(looker: Looker, layer: str, *at: int) -> int:
+        before = len(passes)
+        found = looker.look(layer, 1, at, gradient=False)
+        count = len(passes) - before
+        assert found.to_json() == look(small, x, layer, 1, at).to_json()
+        assert found.effective is None
+        return count
+
+    looker = Looker(small, x)
+    assert [taken(looker, "block.conv", *at) for at in ((1, 1), (5, 6), (0, 0))] == [3, 1, 1]
+    assert taken(looker, "bn", 2, 2) == 3
+    assert taken(looker, "block.conv", 3, 3) == 1
+    poor = Looker(small, x, budget_bytes=1)
+    assert [taken(poor, layer, 1, 1) for layer in ("block.conv", "block.conv", "bn", "block.conv")] == [3, 1, 3, 3]

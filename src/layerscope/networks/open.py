@@ -33,7 +33,8 @@ class Network:
     """A network with all that is needed to run it on an image.
 
     `notes` say what was assumed, one line each: random weights, where the labels come from. `takes` is what the
-    network takes: a batch (B, C, H, W), a list of images (C, H, W), clips (B, C, T, H, W) or series (B, C, L).
+    network takes: a batch (B, C, H, W), a list of images (C, H, W), clips (B, C, T, H, W) or series (B, C, L). `spec`
+    is what `open_network` was given to make it; "" for a live module.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Network:
     checkpoint: str = ""
     notes: list[str] = field(default_factory=list)
     takes: Takes = "batch"
+    spec: str = ""
 
     def __post_init__(self) -> None:
         self.takes = takes_of(self.model)
@@ -246,6 +248,12 @@ def open_network(given: str | nn.Module) -> Network:
     """
     if isinstance(given, nn.Module):
         return network_of(given)
+    network = _opened(given)
+    network.spec = given
+    return network
+
+
+def _opened(given: str) -> Network:
     name, equals, file = given.partition("=")
     if equals:
         return _from_checkpoint(file, name)

@@ -27,9 +27,11 @@ def edges(low: float, high: float, kind: np.dtype[Any], bins: int) -> Array:
             except ValueError:  # too many bins for the range
                 pass
     most = np.finfo(np.float64).max
-    pad = bins * np.spacing(max(abs(low), abs(high)))
+    # There is no next number after the greatest: the distance to the one before.
+    pad = bins * np.spacing(min(max(abs(low), abs(high)), np.nextafter(most, 0)))
     # A quarter of everything: the length of the whole range may not be a number.
-    return np.clip(4 * np.linspace(low / 4 - pad / 4, high / 4 + pad / 4, bins + 1), -most, most)
+    with np.errstate(over="ignore"):
+        return np.clip(4 * np.linspace(low / 4 - pad / 4, high / 4 + pad / 4, bins + 1), -most, most)
 
 
 def _span(edges: Array) -> Any:
@@ -46,7 +48,9 @@ def slack(edges: Array) -> float | None:
         return None
     bins = len(edges) - 1
     kind = np.finfo(edges.dtype)
-    if not kind.tiny < bins / np.float64(_span(edges)) < kind.max:
+    with np.errstate(over="ignore"):  # denormals
+        each = bins / np.float64(_span(edges))
+    if not kind.tiny < each < kind.max:
         return np.inf
     exact = edges.astype(np.float64)
     places = (exact - exact[0]) / (exact[-1] - exact[0]) * bins

@@ -70,9 +70,12 @@ def careful(values: Array, start: int, step: int, size: int, floats: Array, ints
         if math.isfinite(value):
             m2 += (value - mean) ** 2
             rest += (value - mean) / count
+    if not math.isfinite(rest):  # a deviation has gone over the top
+        rest = 0.0
     if count:
         floats[0, row] = mean + rest
-        floats[1, row] = max(m2 - rest * rest * count, 0.0)
+        # Squares that have gone over the top stay there: infinity less infinity is NaN.
+        floats[1, row] = max(m2 - rest * rest * count, 0.0) if m2 < math.inf else m2
         floats[2, row], floats[3, row] = low, high
     else:
         floats[0, row] = floats[1, row] = 0.0

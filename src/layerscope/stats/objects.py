@@ -60,17 +60,20 @@ def _compile() -> dict[str, Any]:
     """numba's functions of C's calling convention."""
     import numba
 
-    from . import kernels
+    from . import kernels, survey_kernels
 
     types: Any = numba.types
 
     def kind(name: str) -> Any:
         return types.CPointer(kind(name[:-1])) if name[-1] == "*" else getattr(types, name)
 
+    def loop(name: str) -> Any:
+        return getattr(kernels if name in kernels.__all__ else survey_kernels, name)
+
     made = {}
     for name, arguments in SIGNATURES.items():
         signature = types.void(*map(kind, arguments.split()))
-        made[name] = numba.cfunc(signature, error_model="numpy")(getattr(kernels, name.rpartition("_")[0]))
+        made[name] = numba.cfunc(signature, error_model="numpy")(loop(name.rpartition("_")[0]))
     return made
 
 
@@ -128,7 +131,7 @@ def _key() -> bytes:
     import llvmlite.binding as llvm
 
     here = Path(__file__).parent
-    sources = [here / name for name in ("kernels.py", "objects.py", "signatures.py")]
+    sources = [here / name for name in ("kernels.py", "objects.py", "signatures.py", "survey_kernels.py")]
     numba = find_spec("numba")  # without importing it
     sources += [Path(folder, "_version.py") for folder in (numba and numba.submodule_search_locations) or ()]
     processor = f"{llvmlite.__version__} {llvm.get_default_triple()} {llvm.get_host_cpu_name()}"

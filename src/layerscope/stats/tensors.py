@@ -121,7 +121,8 @@ class _Tensor:
         return self.stored(piece).view(f"u{self.array.itemsize}")
 
     def values(self, piece: Piece, kind: np.dtype | None = None) -> Array:
-        return np.asarray(dtypes.decode(self.stored(piece), self.dtype), kind or self.kind)
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            return np.asarray(dtypes.decode(self.stored(piece), self.dtype), kind or self.kind)
 
     def scan(self, rows: int | None) -> tuple[Columns, Columns | None, None]:
         """Statistics of the whole and of its rows by reading the values."""

@@ -82,13 +82,13 @@ def copies(gram: Ints, sums: Ints, images: int, most: int = 1000) -> list[tuple[
     return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))[:most]
 
 
-def effective_rank(gram: Ints, sums: Ints, images: int) -> float | None:
+def effective_rank(gram: Ints, sums: Ints, images: int, steps: Floats) -> float | None:
     """How many directions the pooled means of a layer use: exp of the entropy of their shares of the variance.
 
     O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007, of the covariance matrix. None if nothing
-    varies.
+    varies. steps (C,): what a whole number stands for in each channel.
     """
-    covariance = _covariance(gram, sums, images)
+    covariance = _covariance(gram, sums, images) * np.outer(steps, steps)
     values = np.clip(np.linalg.eigvalsh(covariance), 0, None)
     if not values.sum() > 0:
         return None

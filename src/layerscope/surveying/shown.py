@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from layerscope.profiles import Examples, Shown
+from layerscope.profiles import Shown
 
-__all__ = ["MOST", "Pictures", "gather", "wanted"]
+__all__ = ["MOST", "Pictures", "gather"]
 
 #: images with their pixels in a record; the others are named
 MOST = 2000
@@ -28,22 +28,6 @@ class Pictures(Protocol):
     def name(self, number: int) -> str: ...
 
     def label(self, number: int) -> int | None: ...
-
-
-def wanted(examples: Iterable[Examples]) -> list[int]:
-    """Numbers of all images in the lists: first those that are some channel's best, then its second best, and so on.
-
-    Within a place those that excite more channels come first, then those with a smaller number.
-    """
-    found: dict[int, tuple[int, int]] = {}
-    for one in examples:
-        for place in range(one.image.shape[1]):
-            numbers, times = np.unique(one.image[:, place], return_counts=True)
-            for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
-                if number >= 0:
-                    best, many = found.get(number, (place, 0))
-                    found[number] = (min(best, place), many + count)
-    return sorted(found, key=lambda number: (found[number][0], -found[number][1], number))
 
 
 def gather(

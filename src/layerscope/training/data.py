@@ -15,26 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from layerscope.errors import ImageError
-from layerscope.images import SUFFIXES, open_image, read_idx
+from layerscope.images import SUFFIXES, idx_pairs, open_image
 from layerscope.inspect import Progress, quiet
 from layerscope.networks.preprocessing import Preprocessing
 
 __all__ = ["Examples", "ahead", "batches", "find_examples"]
 
 Ints = NDArray[np.int64]
-
-_FASHION = [
-    "T-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-]
 
 
 @dataclass
@@ -100,14 +87,7 @@ def _idx(folder: Path) -> tuple[list[str], NDArray[np.uint8], Ints] | None:
     images, labels = found.values()
     if not images or not labels:
         return None
-    pictures, targets = read_idx(images), read_idx(labels).astype(np.int64)
-    if pictures.ndim != 3 or targets.shape != pictures.shape[:1]:
-        raise ImageError(
-            f"{images}: {pictures.shape} pictures and {targets.shape} labels do not belong together; fetch both again"
-        )
-    if "fashion" in str(folder.resolve()).lower() and targets.max(initial=0) < len(_FASHION):
-        return _FASHION, pictures, targets
-    return [str(digit) for digit in range(max(10, int(targets.max(initial=0)) + 1))], pictures, targets
+    return idx_pairs(images, labels)
 
 
 def _by_class(folder: Path, classes: list[str] | None = None) -> tuple[list[str], list[Path], Ints]:

@@ -9,7 +9,9 @@ units.receptive_field(model, "layer2", (3, 3), (1, 3, 224, 224)).box
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +25,8 @@ from layerscope.networks.open import Network, open_network
 from layerscope.record import Picture
 from layerscope.units.arithmetic import arithmetic, explain
 from layerscope.units.evidence import class_of, deepest, grad_cam, occlusion
-from layerscope.units.place import Place, Seen, reach
-from layerscope.units.receptive import effective_receptive_field, receptive_field
+from layerscope.units.place import Seen, reach
+from layerscope.units.receptive import Traced, effective_receptive_field, receptive_field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +36,7 @@ __all__ = [
     "Evidence",
     "Field",
     "Look",
+    "Looker",
     "arithmetic",
     "effective_receptive_field",
     "grad_cam",
@@ -50,52 +53,91 @@ def look(
     layer: str,
     channel: int,
     position: Sequence[int] | None = None,
+    gradient: bool = True,
 ) -> Look:
     """All about one unit on one image: its map, its receptive fields, its arithmetic.
 
     `network`: a module, a Network or what the command line takes. `image`: a path, or a preprocessed tensor,
     batch first. `layer`: a path, with `:1` for its second call. `position`: one number a spatial axis, the channel's
-    greatest value if None. What cannot be had (a layer without arithmetic, a network without gradients) is a note.
+    greatest value if None. `gradient`: whether the effective receptive field is wanted too, a pass back and forth.
+    What cannot be had (a layer without arithmetic, a network without gradients) is a note.
     Raises NoMatch, UsageError for a channel or position that is not there, ImageError, NetworkError, ForwardError.
     """
-    network, x, picture = _opened(network, image)
+    return Looker(network, image).look(layer, channel, position, gradient)
 
-    def at(output: Tensor, place: Place) -> NDArray[np.float32]:
-        place.index(channel, position if position is not None else [0] * len(place.grid))
-        return place.map(output)[0, channel].detach().float().cpu().numpy().copy()  # (*grid)
 
-    with looking(network.model):
-        seen = reach(network.model, layer, (x.clone(),), at, keep_input=True)
-    values = seen.result
-    if position is None and values.ndim:
-        position = [
-            int(one) for one in np.unravel_index(int(np.nan_to_num(values, nan=-np.inf).argmax()), values.shape)
-        ]
-    where = tuple(position or ())
-    seen = Seen(seen.module, seen.place, seen.input, float(values[where]))
-    notes: list[str] = []
+class Looker:
+    """Units of a network on one image. Of the last layers it keeps what it took three passes to find out.
 
-    def tried(work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except LayerscopeError as error:
-            notes.append(str(error))
-            return None
+    `network`, `image`: as `look` takes them. `budget_bytes`: of the tensors that are kept; the last layer always is.
+    """
 
-    return Look(
-        network=network.subject,
-        layer=layer,
-        type=type(seen.module).__name__,
-        channel=channel,
-        position=where,
-        value=seen.result,
-        map=values,
-        picture=picture,
-        field=receptive_field(network.model, layer, where, x, channel),
-        effective=tried(lambda: effective_receptive_field(network.model, layer, channel, where, x)),
-        arithmetic=tried(lambda: explain(seen, layer, channel, where)),
-        notes=(*network.notes, *notes),
-    )
+    def __init__(self, network: Network | nn.Module | str, image: Any, budget_bytes: int = 64 << 20) -> None:
+        self.network, self.x, self.picture = _opened(network, image)
+        self._budget = budget_bytes
+        self._passes: OrderedDict[str, _Pass] = OrderedDict()
+
+    def look(self, layer: str, channel: int, position: Sequence[int] | None = None, gradient: bool = True) -> Look:
+        """All about one unit; see `look`."""
+        found = self._pass(layer)
+        seen, model = found.seen, self.network.model
+        seen.place.index(channel, position if position is not None else [0] * len(seen.place.grid))
+        values = seen.place.map(seen.result)[0, channel].float().cpu().numpy()  # (*grid)
+        if position is None and values.ndim:
+            best = np.unravel_index(int(np.nan_to_num(values, nan=-np.inf).argmax()), values.shape)
+            position = [int(one) for one in best]
+        where = tuple(position or ())
+        seen = Seen(seen.module, seen.place, seen.input, float(values[where]))
+        notes: list[str] = []
+
+        def tried(work: Callable[[], Any]) -> Any:
+            try:
+                return work()
+            except LayerscopeError as error:
+                notes.append(str(error))
+                return None
+
+        def effective() -> NDArray[np.float32]:
+            return effective_receptive_field(model, layer, channel, where, self.x)
+
+        return Look(
+            network=self.network.subject,
+            layer=layer,
+            type=type(seen.module).__name__,
+            channel=channel,
+            position=where,
+            value=seen.result,
+            map=values.copy(),
+            picture=self.picture,
+            field=found.traced.field(where, channel),
+            effective=tried(effective) if gradient else None,
+            arithmetic=tried(lambda: explain(seen, layer, channel, where)),
+            notes=(*self.network.notes, *notes),
+        )
+
+    def _pass(self, layer: str) -> _Pass:
+        if layer not in self._passes:
+            with looking(self.network.model):
+                given = (self.x.clone(),)
+                seen = reach(self.network.model, layer, given, lambda output, _: output.detach().clone(), True)
+            self._passes[layer] = _Pass(seen, Traced(self.network.model, layer, self.x, seen.result))
+        self._passes.move_to_end(layer)
+        while len(self._passes) > 1 and sum(one.nbytes for one in self._passes.values()) > self._budget:
+            self._passes.popitem(last=False)
+        return self._passes[layer]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One layer on one image: what came in and went out, and the operations before it."""
+
+    seen: Seen
+    traced: Traced
+
+    @property
+    def nbytes(self) -> int:
+        """Of the layer's input and output, which are by far the most."""
+        return sum(one.nbytes for one in (self.seen.input, self.seen.result) if one is not None)
 
 
 def weigh(

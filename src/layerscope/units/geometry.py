@@ -1,127 +1,155 @@
-"""Receptive fields of all units of all layers at once, as straight lines: unit y sees low + step*y to high + step*y.
+"""Receptive fields of all units of all layers at once, as straight lines: unit y sees low + step*y up to high + step*y.
 
-`receptive_field` walks back from one unit. Here one pass is noted, and for each layer the walk starts at four units of
-the diagonal. That is exact for what slides over the image with the same step everywhere (convolutions, pools, patches)
-and where the field is the whole image; a layer that treats rows unequally gets the line through its corners.
+`receptive_field` walks back from one unit. Here one pass is noted, and the lines are handed on from operation to
+operation by the closed formula of Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural
+Networks", Distill 2019. What an operation without a rule gives has no lines.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from layerscope.hooks import looking
 from layerscope.profiles import Line
-from layerscope.units.place import Place, visiting
-from layerscope.units.receptive import walk
-from layerscope.units.trace import Reads, Spot, Trace
+from layerscope.units.place import visiting
+from layerscope.units.trace import Op, Reads, Spot, Trace
 
 __all__ = ["geometry"]
 
 
-@dataclass(frozen=True)
-class _Output:
-    """Where a layer's output lies, and how many operations had been noted when it was there."""
+class _Seen(NamedTuple):
+    """What the last two axes of a tensor see of the image; `size` of them."""
 
-    spot: Spot
-    place: Place
-    ops: int
+    rows: Line
+    columns: Line
+    size: tuple[int, int]
 
 
 def geometry(model: nn.Module, x: Tensor) -> dict[str, tuple[Line, Line]]:
     """Rows and columns that the units of every layer see, by the key of its call. x: the input (1, C, H, W).
 
-    Layers without a map of two axes are not listed: their units see whatever there is. One forward pass and up to
-    four walks a layer; a layer that works element by element shares the lines of the one before.
+    Never too small; at the lower and right edge a pixel that no unit sees may be counted in. Layers without a map of
+    two axes, and those behind an operation that has no rule, are not listed. One forward pass.
     """
     x = x.detach().clone()
     trace = Trace([x])
     source = trace.spot(x)
-    found: dict[str, _Output] = {}
+    found: dict[str, tuple[Line, Line]] = {}
+    if source is None:
+        return found
+    height, width = source.shape[-2:]
+    lines = _Lines(source, _Seen(Line(0, 1, 1, height), Line(0, 1, 1, width), (height, width)))
 
-    def visit(key: str, _module: nn.Module, output: Tensor, place: Place) -> None:
+    def visit(key: str, _module: nn.Module, output: Tensor, place: object) -> None:
+        lines.follow(trace)
         spot = trace.spot(output)
-        if spot is not None and len(place.grid) == 2:
-            found[key] = _Output(spot, place, len(trace.ops))
+        seen = lines.of(spot) if spot is not None else None
+        if seen is not None and output.dim() == 4:
+            found[key] = seen.rows, seen.columns
 
     with looking(model), trace, Reads(trace), visiting(model, visit):
         model(x)
-    if trace.lost or source is None:
-        return {}
-    lines: dict[str, tuple[Line, Line]] = {}
-    done: list[tuple[_Output, tuple[Line, Line]]] = []
-    for key, output in found.items():
-        twin = next((line for other, line in reversed(done) if _same(trace, other, output)), None)
-        lines[key] = twin or _lines(trace, output, source)
-        done.append((output, lines[key]))
-    return lines
+    return {} if trace.lost else found
 
 
-#: operations whose output at a place depends on nothing but their input at that place
-_ELEMENTWISE = {"relu", "relu_", "hardtanh", "hardtanh_", "native_batch_norm", "cudnn_batch_norm", "silu", "silu_",
-                "gelu", "sigmoid", "hardswish", "hardswish_", "leaky_relu", "leaky_relu_", "elu", "elu_",
-                "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "tanh"}  # fmt: skip
+class _Lines:
+    """The lines of every tensor, by its storage: a view of it has the same."""
+
+    def __init__(self, source: Spot, seen: _Seen) -> None:
+        self._found: dict[int, _Seen | None] = {source.storage: seen}
+        self._whole = _Seen(_all(seen.rows), _all(seen.columns), (1, 1))
+        self._done = 0
+
+    def of(self, spot: Spot) -> _Seen | None:
+        """None where the axes are not those of a map, or it is not known."""
+        seen = self._found.get(spot.storage)
+        if seen is None or seen.rows == self._whole.rows:
+            return seen  # what sees everything does so whatever its axes mean
+        return seen if spot.shape[-2:] == seen.size and spot.stride[-2:] == (seen.size[1], 1) else None
+
+    def follow(self, trace: Trace) -> None:
+        """Hand the lines on through the operations that were noted since the last time."""
+        for op in trace.ops[self._done :]:
+            for output in op.outputs:
+                self._found[output.storage] = self._through(op, output)
+        self._done = len(trace.ops)
+
+    def _through(self, op: Op, output: Spot) -> _Seen | None:
+        inputs = [self.of(spot) for spot in op.spots]
+        if op.read or not inputs:
+            return None
+        if any(one is not None and one.rows == self._whole.rows for one in inputs) or op.name in _GLOBAL:
+            return self._whole._replace(size=_size(output))  # with what sees all of the image
+        known = [one for one in inputs if one is not None]
+        if len(known) < len(inputs):
+            return None
+        rule = _RULES.get(op.name)
+        if rule is not None:
+            return rule(op, known[0], _size(output))
+        alike = {(one.size, one.rows.step, one.columns.step) for one in known}
+        if op.name.rstrip("_") in _ELEMENTWISE and len(alike) == 1 and _size(output) == known[0].size:
+            return _Seen(_union([one.rows for one in known]), _union([one.columns for one in known]), known[0].size)
+        return None
 
 
-def _same(trace: Trace, earlier: _Output, later: _Output) -> bool:
-    """Whether `later` was made of `earlier` by one operation that works element by element."""
-    between = trace.ops[earlier.ops : later.ops]
-    if earlier.spot.shape != later.spot.shape:
-        return False
-    if not between:
-        return earlier.spot.storage == later.spot.storage
-    only = between[0]
-    return (
-        len(between) == 1
-        and only.name in _ELEMENTWISE
-        and [spot.storage for spot in only.spots] == [earlier.spot.storage]
-        and later.spot.storage in {spot.storage for spot in only.outputs}
-    )
+def _size(spot: Spot) -> tuple[int, int]:
+    return (spot.shape[-2], spot.shape[-1]) if len(spot.shape) > 1 else (1, 1)
 
 
-def _lines(trace: Trace, output: _Output, source: Spot) -> tuple[Line, Line]:
-    height, width = output.place.grid
-
-    def box(y: int, x: int) -> Any:
-        masks, _ = walk(trace, output.spot, output.place.index(None, (y, x)), [source])
-        seen = masks[0].any(0).any(0)  # (H, W)
-        return [_ends(seen.any(1)), _ends(seen.any(0))]
-
-    first = box(0, 0)
-    whole = source.shape[-2:]
-    if all(ends == (0, size) for ends, size in zip(first, whole, strict=True)):
-        rows, columns = (Line(-size, size, 0, size) for size in whole)
-        return rows, columns
-    last = box(height - 1, width - 1)
-    near = [box(min(1, height - 1), min(1, width - 1)), box(max(0, height - 2), max(0, width - 2))]
-    rows, columns = (
-        _line(first[axis], last[axis], near[0][axis], near[1][axis], units, whole[axis])
-        for axis, units in enumerate((height, width))
-    )
-    return rows, columns
+def _all(line: Line) -> Line:
+    return Line(-line.whole, line.whole, 0, line.whole)
 
 
-def _ends(mask: Tensor) -> tuple[int, int]:
-    seen = torch.nonzero(mask).flatten()
-    return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
+def _union(lines: list[Line]) -> Line:
+    return Line(min(one.low for one in lines), max(one.high for one in lines), lines[0].step, lines[0].whole)
 
 
-Ends = tuple[int, int]
+def _window(line: Line, kernel: int, stride: int, padding: int, dilation: int) -> Line:
+    low = line.low - line.step * padding
+    high = line.high + line.step * ((kernel - 1) * dilation - padding)
+    return Line(low, high, line.step * stride, line.whole)
 
 
-def _line(first: Ends, last: Ends, second: Ends, before: Ends, units: int, whole: int) -> Line:
-    """From the fields of the first, last, second and last but one unit.
+def _slid(seen: _Seen, sizes: tuple[list[int], ...], size: tuple[int, int]) -> _Seen:
+    kernel, stride, padding, dilation = ([*one, *one][:2] if len(one) == 1 else list(one) for one in sizes)
+    rows = _window(seen.rows, kernel[0], stride[0], padding[0], dilation[0])
+    return _Seen(rows, _window(seen.columns, kernel[1], stride[1], padding[1], dilation[1]), size)
 
-    The upper end of the first and the lower end of the last are not cut off at the image. Where those of their
-    neighbours are, any step will do that reaches the edge.
-    """
-    if second[1] < whole:
-        step = second[1] - first[1]
-    elif before[0] > 0:
-        step = last[0] - before[0]
-    else:
-        step = max(whole - first[1], last[0])
-    return Line(last[0] - step * (units - 1), first[1], step, whole)
+
+def _convolved(op: Op, seen: _Seen, size: tuple[int, int]) -> _Seen | None:
+    weight = op.arg("weight")
+    kernel = list(weight.shape[2:])
+    if op.arg("transposed") or len(kernel) != 2:
+        return None
+    return _slid(seen, (kernel, op.arg("stride"), op.arg("padding"), op.arg("dilation")), size)
+
+
+def _pooled(op: Op, seen: _Seen, size: tuple[int, int]) -> _Seen | None:
+    kernel = list(op.arg("kernel_size"))
+    stride = list(op.arg("stride") or kernel)
+    dilation = [1, 1] if op.name.startswith("avg") else list(op.arg("dilation") or [1, 1])
+    return _slid(seen, (kernel, stride, list(op.arg("padding") or [0, 0]), dilation), size)
+
+
+_RULES: dict[str, Callable[[Op, _Seen, tuple[int, int]], _Seen | None]] = {
+    "convolution": _convolved,
+    "_convolution": _convolved,
+    "max_pool2d_with_indices": _pooled,
+    "max_pool2d": _pooled,
+    "avg_pool2d": _pooled,
+}
+
+#: an output at a place depends on the inputs at that place alone, on one or on several; in place, too
+_ELEMENTWISE = {
+    "relu", "hardtanh", "clamp", "clamp_min", "native_batch_norm", "cudnn_batch_norm", "silu", "gelu", "sigmoid",
+    "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "hardswish", "tanh", "hardsigmoid",
+    "leaky_relu", "elu", "celu", "mish", "softplus", "_prelu_kernel", "add", "sub", "mul", "div", "neg", "clone",
+    "copy", "_to_copy", "cat", "native_dropout", "exp", "where", "maximum", "minimum",
+}  # fmt: skip
+
+#: an output depends on all places
+_GLOBAL = {"mean", "sum", "amax", "_adaptive_avg_pool2d", "linear", "addmm", "mm", "bmm", "native_layer_norm",
+           "native_group_norm", "_softmax", "_scaled_dot_product_flash_attention_for_cpu"}  # fmt: skip

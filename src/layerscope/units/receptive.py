@@ -8,7 +8,7 @@ Neural Networks", Distill 2019, cut off at the edges of the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from layerscope.units.place import Place, arguments, reach
 from layerscope.units.rules import needs_of
 from layerscope.units.trace import Needs, Reads, Spot, Trace
 
-__all__ = ["effective_receptive_field", "receptive_field", "walk"]
+__all__ = ["Traced", "effective_receptive_field", "receptive_field"]
 
 
 def receptive_field(
@@ -53,25 +53,66 @@ def receptive_field(
     Where the network branches on values, the mask is that of the branch taken on `x`.
     Three forward passes up to the layer. Raises NoMatch, UsageError for a position that is not there, ForwardError.
     """
-    args = arguments(x)
-    inputs = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-    trace = Trace(inputs)
-    spots = [trace.spot(tensor) for tensor in inputs]
-
-    def at(output: Tensor, place: Place) -> tuple[Spot | None, tuple[int | slice, ...]]:
-        return trace.spot(output), place.index(channel, position)
-
-    with looking(model), trace, Reads(trace):
-        spot, index = reach(model, layer, args, at).result
-    masks, coarse = walk(trace, spot, index, spots)
-    if not all(bool(mask.all()) for mask in masks) and not _holds(model, layer, x, masks, index):
-        masks, coarse = [torch.ones_like(mask) for mask in masks], {*coarse, "something that torch does not see"}
-    seen = masks[of]
-    axes = (0, 1) if seen.dim() > 2 else (0,)  # images and channels
-    return Field(layer, tuple(position), seen.any(dim=axes).numpy(), tuple(sorted(coarse)))
+    return Traced(model, layer, x).field(position, channel, of)
 
 
-def walk(
+class Traced:
+    """A pass up to one layer, operation by operation: from there the field of any of its units takes one pass more.
+
+    `plain`: the layer's output on `x` where it is known already, of a network that was run without being traced.
+    Keeps that output, and of the operations what `Trace` keeps.
+    """
+
+    def __init__(self, model: nn.Module, layer: str, x: Any, plain: Tensor | None = None) -> None:
+        self.model, self.layer, self.x, self.plain = model, layer, x, plain
+        args = arguments(x)
+        inputs = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        self._trace = Trace(inputs)
+        self._spots = [self._trace.spot(tensor) for tensor in inputs]
+
+        def at(output: Tensor, place: Place) -> tuple[Spot | None, Place]:
+            return self._trace.spot(output), place
+
+        with looking(model), self._trace, Reads(self._trace):
+            self._unit, self.place = reach(model, layer, args, at).result
+
+    def field(self, position: Sequence[int], channel: int | None = None, of: int = 0) -> Field:
+        """The field of one unit; see `receptive_field`."""
+        index = self.place.index(channel, position)
+        masks, coarse = _walk(self._trace, self._unit, index, self._spots)
+        if not all(bool(mask.all()) for mask in masks) and not self._holds(masks, index):
+            masks, coarse = [torch.ones_like(mask) for mask in masks], {*coarse, "something that torch does not see"}
+        seen = masks[of]
+        axes = (0, 1) if seen.dim() > 2 else (0,)  # images and channels
+        return Field(self.layer, tuple(position), seen.any(dim=axes).numpy(), tuple(sorted(coarse)))
+
+    def _holds(self, masks: list[Tensor], index: Any) -> bool:
+        """Whether the unit is the same, bit for bit, with other values outside of the masks.
+
+        The network is run plainly, without noting anything: torch takes other, fused ways then.
+        """
+        rest = iter(masks)
+        generator = torch.Generator().manual_seed(0)
+
+        def other(tensor: Tensor) -> Tensor:
+            mask = next(rest).to(tensor.device)
+            if not tensor.is_floating_point():
+                return tensor
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+            return torch.where(mask, tensor, noise * 3)
+
+        if self.plain is None:
+            self.plain = self._run(arguments(self.x), lambda output, _place: output.clone())
+        unit = self._run(tree_map_only(Tensor, other, arguments(self.x)), lambda output, _place: output[index].clone())
+        return torch.equal(torch.nan_to_num(self.plain[index]), torch.nan_to_num(unit))
+
+    def _run(self, args: tuple[Any, ...], at: Callable[[Tensor, Place], Tensor]) -> Tensor:
+        with looking(self.model):
+            found: Tensor = reach(self.model, self.layer, args, at).result
+        return found
+
+
+def _walk(
     trace: Trace, unit: Spot | None, index: tuple[int | slice, ...], inputs: list[Spot | None]
 ) -> tuple[list[Tensor], set[str]]:
     """Back from the unit to the inputs: one mask an input, and the operations that had no rule."""
@@ -95,28 +136,6 @@ def walk(
             for spot, mask in found:
                 needs.add(spot, mask)
     return [needs.look(spot) for spot in inputs if spot], coarse
-
-
-def _holds(model: nn.Module, layer: str, x: Any, masks: list[Tensor], index: Any) -> bool:
-    """Whether the unit is the same, bit for bit, with other values outside of the masks.
-
-    The network is run plainly, without noting anything: torch takes other, fused ways then.
-    """
-    rest = iter(masks)
-    generator = torch.Generator().manual_seed(0)
-
-    def other(tensor: Tensor) -> Tensor:
-        mask = next(rest).to(tensor.device)
-        if not tensor.is_floating_point():
-            return tensor
-        noise = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
-        return torch.where(mask, tensor, noise * 3)
-
-    units = []
-    for args in (arguments(x), tree_map_only(Tensor, other, arguments(x))):
-        with looking(model):
-            units.append(reach(model, layer, args, lambda output, _place: output[index].clone()).result)
-    return torch.equal(*(torch.nan_to_num(unit) for unit in units))
 
 
 def effective_receptive_field(

@@ -19,11 +19,18 @@ from layerscope.views import survey
 __all__ = ["document", "dumps", "structure_document", "tables"]
 
 _FIGURES = ("mean", "std", "min", "max")
+#: how a cell begins that a spreadsheet takes for a formula (OWASP, "CSV Injection")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def dumps(document: Any) -> str:
     """JSON text; NaN and infinities, which JSON has no word for, become null."""
-    return json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=1)
+    return _encodable(json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=1))
+
+
+def _encodable(text: str) -> str:
+    """The text with a question mark for what is no character, such as half of a file's name that is no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _figures(columns: Columns, index: int = 0) -> dict[str, float]:
@@ -79,9 +86,9 @@ def _surveyed(record: Record) -> list[dict[str, Any]]:
 
 
 def _compared(record: Record) -> dict[str, Any]:
-    what = "layers" if record.entries else "tensors"
+    what = "tensors" if record.of_tensors else "layers"
     document: dict[str, Any] = {"a": record.subject, "b": record.subject_b, what: [vars(pair) for pair in record.pairs]}
-    if record.entries:
+    if not record.of_tensors:
         document["stages"] = [
             {side: _stage(record[f"{side}:{key}"]) for side, key in zip("ab", pair, strict=True)}
             for pair in record.stages
@@ -175,9 +182,16 @@ def tables(record: Record) -> dict[str, str]:
 def _csv(rows: list[dict[str, Any]], leave: str = "") -> str:
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, [name for name in rows[0] if name != leave], lineterminator="\n")
+        names = dict.fromkeys(name for row in rows for name in row if name != leave)  # some layers have no figures
+        writer = csv.DictWriter(text, list(names), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            flat = {key: "x".join(map(str, value)) if isinstance(value, tuple) else value for key, value in row.items()}
-            writer.writerow({key: value for key, value in flat.items() if key != leave})
-    return text.getvalue()
+            writer.writerow({key: _cell(value) for key, value in row.items() if key != leave})
+    return _encodable(text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """A value as a cell. A text that a spreadsheet would run as a formula gets an apostrophe in front, its own mark."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

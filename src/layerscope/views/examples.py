@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ __all__ = ["examples_sheet", "opened"]
 _SIDE, _GAP, _MARGIN, _TEXT = 96, 4, 16, 210
 #: crops of fewer pixels are enlarged beyond recognition: some of what lies around is shown too
 _LEAST_PX = 24
+#: sides of a picture in a record, and of what lies on a crop: a few bytes of a crafted record could ask for gigabytes
+_MOST_PX = 1024
+_KEPT = 32  # pictures
 
 
 def opened(shown: Shown) -> RGB | None:
@@ -28,7 +32,7 @@ def opened(shown: Shown) -> RGB | None:
         return None
     try:
         with Image.open(io.BytesIO(shown.data.tobytes()), formats=["WEBP"]) as image:
-            if max(image.size) > 4096:
+            if max(image.size) > _MOST_PX:
                 raise ValueError(f"{image.size} pixels")
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises anything on bytes that are no picture
@@ -44,8 +48,12 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
     assert profile is not None and profile.examples is not None
     places = profile.examples.image.shape[1]
     rows = list(range(len(profile.silent)))[: channels or None]
-    images = {one.number: pixels for one in record.shown if (pixels := opened(one)) is not None}
-    sizes = {one.number: (one.height, one.width) for one in record.shown}
+    shown = {one.number: one for one in record.shown}
+
+    @lru_cache(_KEPT)
+    def image_of(number: int) -> RGB | None:
+        return opened(shown[number]) if number in shown else None
+
     step = _SIDE + _GAP
     page = Page(2 * _MARGIN + 44 + len(rows) * step, 2 * _MARGIN + _TEXT + places * step)
     page.text(_MARGIN, _MARGIN, f"{entry.key}   {entry.type} {shape(entry.shape[1:])}", 20)
@@ -55,8 +63,10 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
         _said(page, record, entry, profile, channel, y)
         for place in range(places):
             image = int(profile.examples.image[channel, place])
-            if image in images:
-                crop = _crop(entry, profile, channel, place, images[image], sizes[image])
+            pixels = image_of(image)
+            if pixels is not None:
+                size = shown[image].height, shown[image].width
+                crop = _crop(entry, profile, channel, place, pixels, size)
                 page.picture(_MARGIN + _TEXT + place * step, y, crop)
     return page.png()
 
@@ -116,5 +126,7 @@ def _heat(
     high, wide = max(1, round((y1 - y0) * factor)), max(1, round((x1 - x0) * factor))
     laid = Image.new("L", (size[1], size[0]))
     at = round((x0 - corner[1]) * factor), round((y0 - corner[0]) * factor)
+    if max(high, wide, abs(at[0]), abs(at[1])) > _MOST_PX:
+        raise RecordError(f"cells of {high} x {wide} pixels on a crop of {size}: make the record again")
     laid.paste(values.resize((wide, high), Image.Resampling.BILINEAR), at)
     return np.asarray(laid, np.float32) / np.float32(254)

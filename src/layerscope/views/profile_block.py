@@ -32,7 +32,7 @@ def profile_block(profile: Profile) -> bytes:
         arrays += [("image", "i4", of.image), ("value", "f4", of.value)]
         arrays += [("position", "i4", of.position), ("at", "i4", of.at)]
     if profile.spread:
-        arrays.append(("spread", "f4", profile.spread.counts))
+        arrays += [("spread", "f4", profile.spread.counts), ("bins", "i4", profile.spread.bins)]
     lines = [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None
     head = wire.dumps(
         {
@@ -41,7 +41,6 @@ def profile_block(profile: Profile) -> bytes:
             "rank": profile.rank,
             "grid": list(profile.grid),
             "lines": lines,
-            "first": profile.spread.first if profile.spread else 0,
             "arrays": [[name, kind, list(array.shape)] for name, kind, array in arrays],
         }
     )

@@ -82,7 +82,7 @@ def histogram_rows(record: Record) -> list[dict[str, Any]]:
         if profile.spread is None:
             continue
         counts = profile.spread.counts
-        low, high = edges_of(np.arange(counts.shape[1]) + profile.spread.first)
+        low, high = edges_of(profile.spread.bins)
         for index, at in zip(*np.nonzero(counts), strict=True):
             head = {"layer": entry.key, "channel": int(index)}
             rows.append(head | {"from": low[at], "to": high[at], "count": int(counts[index, at])})

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -25,7 +34,8 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def console() -> Console:
     """Standard output. A file or pipe gets wide lines, since nothing there can be scrolled to the right."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    seen = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed
+    return Console(width=None if seen else 160, highlight=False)
 
 
 def warn(text: str) -> None:
@@ -34,12 +44,17 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def bar(what: str, count: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on standard error, gone when it ends; silent where standard error is no terminal."""
+def bar(what: str, count: bool = False, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on standard error, gone when it ends; silent where standard error is no terminal.
+
+    `unit`: of what is counted; with it the rate is shown. What was done before the first call, in another run, is not
+    part of the rate nor of the time left.
+    """
     stderr = Console(stderr=True)
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn()]
     columns += [
         MofNCompleteColumn() if count else TaskProgressColumn(),
+        *([_Rate(unit)] if unit else []),
         TimeRemainingColumn(),
         TextColumn("{task.fields[at]}"),
     ]
@@ -47,9 +62,23 @@ def bar(what: str, count: bool = False) -> Iterator[Callable[[int, int, str], No
         task = progress.add_task(what, total=None, at="")
 
         def update(done: int, of: int, at: str) -> None:
+            if progress.tasks[0].total is None:
+                progress.reset(task, completed=done)
             progress.update(task, completed=done, total=of, at=_name(at[-40:]))
 
         yield update
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{number(speed)} {self._unit}/s" if speed else "")
 
 
 def _spark(histogram: Histogram | None, width: int = 14) -> str:
@@ -88,17 +117,17 @@ def _weights(out: Console, record: Record) -> None:
     grid = _table(*columns, *(["zeros", "distribution"] if wide else []))
     unread: list[str] = []
     for entry in record:
-        row = [_name(entry.key), shape(entry.shape), *([entry.dtype] if wide else []), *_figures(entry)]
+        row = [_name(entry.key), shape(entry.shape), *([_name(entry.dtype)] if wide else []), *_figures(entry)]
         if entry.type == "counter":
-            row[-4] = entry.note.partition(" ")[0]
+            row[-4] = _name(entry.note.partition(" ")[0])
         if entry.total is None and entry.note.startswith("no statistics"):
-            unread.append(f"{printable(entry.key)}: {entry.note}")
+            unread.append(printable(f"{entry.key}: {entry.note}"))
         if wide:
             row += [f"{int(entry.total.zeros.item()):,}" if entry.total else "", _spark(entry.histogram)]
         grid.add_row(*row)
     out.print(grid)
     elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
-    out.print(f"\n{len(record)} tensors, {elements:,} values ({record.provenance.get('format', '')})")
+    out.print(f"\n{len(record)} tensors, {elements:,} values ({_name(record.provenance.get('format') or '')})")
     for line in unread[:5] + ([f"and {len(unread) - 5} more"] if len(unread) > 5 else []):
         out.print(Text(line, style="yellow"))
     if record.provenance.get("architecture"):
@@ -114,9 +143,9 @@ def _kind(out: Console, kind: str, findings: list[Finding], most: int = 4) -> No
     shown = findings if len(findings) <= most + 1 else findings[:most]
     for one in shown:
         channels = f" channels {_list(one.channels)}" if one.channels else ""
-        out.print(Text(f"{kind}: {printable(one.name)}{channels}: {one.detail}", style="yellow"))
+        out.print(Text(printable(f"{kind}: {one.name}{channels}: {one.detail}"), style="yellow"))
     if len(shown) < len(findings):
-        out.print(Text(f"{kind}: and {len(findings) - len(shown)} more; --json lists all", style="yellow"))
+        out.print(Text(f"{printable(kind)}: and {len(findings) - len(shown)} more; --json lists all", style="yellow"))
 
 
 def _list(channels: Sequence[object], most: int = 8) -> str:
@@ -132,7 +161,7 @@ def _classes(out: Console, record: Record) -> None:
         if few:
             out.print(f"[bold]{_name(name)}[/bold]")
         for one in top if few else top[:1]:
-            blocks = "█" * round(one.probability * 24)
+            blocks = "█" * round(one.probability * 24) if one.probability >= 0 else ""  # NaN is not
             lead = "" if few else f"{_name(name):<28}"
             out.print(f"  {lead}{one.probability:6.1%}  {_name(one.label):<28} {blocks if few else ''}".rstrip())
     if record.predictions:
@@ -146,7 +175,9 @@ def _features(out: Console, record: Record) -> None:
         channels = len(entry.columns.count) if entry.columns is not None else 0
         dead = f"{len(entry.dead)}/{channels}"
         style = "yellow" if entry.dead else ""
-        grid.add_row(_name(entry.key), entry.type, shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style))
+        grid.add_row(
+            _name(entry.key), _name(entry.type), shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style)
+        )
     out.print(grid)
     total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
     out.print(f"\n{len(record)} layer outputs, {total:,} channels; dead: zero everywhere on these images")
@@ -168,7 +199,9 @@ def _survey(out: Console, record: Record) -> None:
             rank = f"{profile.rank:.1f}" if profile.rank is not None else ""
         mean, std, _, high = _figures(entry)
         dead = Text(f"{len(entry.dead)}/{channels}", style="yellow" if entry.dead else "")
-        grid.add_row(_name(entry.key), entry.type, shape(entry.shape[1:]), mean, std, high, dead, silent, copied, rank)
+        grid.add_row(
+            _name(entry.key), _name(entry.type), shape(entry.shape[1:]), mean, std, high, dead, silent, copied, rank
+        )
     out.print(grid)
     total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
     of = record.provenance.get("of", images)
@@ -222,7 +255,7 @@ def _compare(out: Console, record: Record) -> None:
         if pair.status == "shape":
             sizes = f"{shape(pair.shape_a or ())} / {shape(pair.shape_b or ())}"
         figures = [pair.max_abs, pair.mean_abs, pair.cosine]
-        grid.add_row(_name(pair.name), pair.status, sizes, *("" if f is None else number(f) for f in figures))
+        grid.add_row(_name(pair.name), _name(pair.status), sizes, *("" if f is None else number(f) for f in figures))
     if shown:
         out.print(grid)
     for status, side in (("only-a", "A"), ("only-b", "B")):
@@ -230,7 +263,7 @@ def _compare(out: Console, record: Record) -> None:
         if names:
             out.print(f"only in {side}: {_name(_list(names, 6))}")
     counts = {status: sum(pair.status == status for pair in record.pairs) for status in _STATUSES}
-    what = "layers" if record.entries else "tensors"
+    what = "tensors" if record.of_tensors else "layers"
     out.print(f"\n{what}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
 
 
@@ -266,7 +299,7 @@ def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> 
 
 def _line(layer: Layer, own: str) -> Text:
     text = Text(printable(own), style="bold")
-    text.append(f"  {layer.type}", style="cyan")
+    text.append(f"  {printable(layer.type)}", style="cyan")
     if layer.shape is not None:
         text.append(f"  {shape(layer.shape)}")
     if layer.parameters:

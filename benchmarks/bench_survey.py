@@ -1,0 +1,169 @@
+"""What surveying costs on top of the plain forward pass: a share of its images per CPU second, interleaved.
+
+python benchmarks/bench_survey.py [--photos FILE ...] [--chunks 6] [--batch 16] [--networks resnet34] [--threads 1]
+
+Both sides decode the same JPEG files (cuts of real photos, 500 x 375, quality 90) and preprocess them. A chunk is 64
+images; a variant's state is taken and merged into the whole within the time of its chunk. In every chunk each batch is
+run plainly and then by every variant, whose time is divided into that of the plain passes. `first chunk`: nearly every
+image is among the best. `memory`: the peak of a process of its own with one variant, beyond that of the plain pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from layerscope.hooks import looking
+from layerscope.networks.build import build
+from layerscope.networks.open import Network
+from layerscope.surveying.meter import Measures, Meter, calibration
+from layerscope.surveying.state import State
+
+CHUNK = 64
+
+
+def photos(paths: list[Path]) -> list[Image.Image]:
+    """The photos given, or those that come with the packages scikit-image and scikit-learn."""
+    if not paths:
+        for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
+            spec = find_spec(package)
+            for root in (spec.submodule_search_locations or []) if spec else []:
+                names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "china.jpg", "flower.jpg")
+                paths += [Path(root, folder, name) for name in names if Path(root, folder, name).is_file()]
+    if not paths:
+        raise SystemExit("no photos; name some with --photos")
+    return [Image.open(path).convert("RGB") for path in paths]
+
+
+def files(whole: list[Image.Image], many: int) -> list[bytes]:
+    """So many JPEG files: cuts of the photos at other places and scales each."""
+    rng, made = np.random.default_rng(0), []
+    for number in range(many):
+        photo = whole[number % len(whole)]
+        scale = rng.uniform(0.4, 1.0)
+        width, height = int(photo.width * scale), int(photo.height * scale)
+        left, upper = rng.integers(0, photo.width - width + 1), rng.integers(0, photo.height - height + 1)
+        cut = photo.crop((left, upper, left + width, upper + height)).resize((500, 375))
+        file = io.BytesIO()
+        cut.save(file, "JPEG", quality=90)
+        made.append(file.getvalue())
+    return made
+
+
+def decoded(network: Network, jpegs: list[bytes], at: int, size: int) -> tuple[Tensor, range]:
+    """The batch that begins at image `at`, and the images' numbers."""
+    numbers = range(at, at + size)
+    images = [Image.open(io.BytesIO(jpegs[number % len(jpegs)])).convert("RGB") for number in numbers]
+    return torch.stack([network.preprocessing(image) for image in images]), numbers
+
+
+def batches(network: Network, jpegs: list[bytes], first: int, size: int) -> Iterator[tuple[Tensor, range]]:
+    """The batches of the chunk that begins at image `first`."""
+    return (decoded(network, jpegs, at, size) for at in range(first, first + CHUNK, size))
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """Seconds of CPU time."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def peak() -> float:
+    """MB that this process has held at most (Linux)."""
+    # Not getrusage: its maximum is handed on from a process to the one it starts.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def variants(network: Network, jpegs: list[bytes], size: int) -> dict[str, Measures]:
+    """What is measured, by the heading of its row."""
+    scale = calibration(network, [tensor for tensor, _ in batches(network, jpegs, 0, size)])
+    return {
+        "statistics": Measures(top=0, histograms=()),
+        "statistics, silent, top 9": Measures(histograms=()),
+        "and histograms of the convolutions": Measures(),
+        "and histograms of all layers": Measures(histograms=("*",)),
+        "everything: classes, copies, similarity": Measures(scale=scale, classes=1000),
+    }
+
+
+def plain(network: Network, tensor: Tensor) -> None:
+    """The pass that all is compared with."""
+    with looking(network.model):
+        network.model(tensor)
+
+
+def see(meter: Meter, tensor: Tensor, numbers: range) -> None:
+    """The same, measured; labels are made up."""
+    classes = meter.measures.classes
+    meter.batch(tensor, numbers, [number * 7 % classes for number in numbers] if classes else None)
+
+
+def measure(network: Network, jpegs: list[bytes], chunks: int, size: int) -> dict[str, list[float]]:
+    """Shares of the plain pass by variant and chunk."""
+    meters = {name: (Meter(network, (), what), State.zero()) for name, what in variants(network, jpegs, size).items()}
+    shares: dict[str, list[float]] = {name: [] for name in meters}
+    for first in range(0, chunks * CHUNK, CHUNK):
+        base, spent = 0.0, dict.fromkeys(meters, 0.0)
+        for at in range(first, first + CHUNK, size):
+            base += cpu(lambda at=at: plain(network, decoded(network, jpegs, at, size)[0]))  # type: ignore[misc]
+            for name, (meter, _) in meters.items():
+                work = lambda m=meter, at=at: see(m, *decoded(network, jpegs, at, size))  # type: ignore[misc]  # noqa: E731
+                spent[name] += cpu(work)
+        for name, (meter, whole) in meters.items():
+            spent[name] += cpu(lambda m=meter, w=whole: w.merge(m.take()))  # type: ignore[misc]
+            shares[name].append(base / spent[name])
+    return shares
+
+
+def held(name: str, variant: str, jpegs: list[bytes], size: int) -> tuple[float, float]:
+    """MB beyond the plain pass that one variant takes in two chunks, and MB of its state. In a process of its own."""
+    torch.set_num_threads(1)
+    network = Network(build(f"torchvision:{name}"), name)
+    plain(network, decoded(network, jpegs, 0, size)[0])
+    before = peak()
+    meter, whole = Meter(network, (), variants(network, jpegs, size)[variant]), State.zero()
+    for first in (0, CHUNK):
+        for tensor, numbers in batches(network, jpegs, first, size):
+            see(meter, tensor, numbers)
+        whole.merge(meter.take())
+    return peak() - before, whole.nbytes / 1e6
+
+
+def main() -> None:
+    """Print a Markdown table for each network."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", nargs="+", type=Path, default=[])
+    parser.add_argument("--chunks", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=16, choices=[8, 16, 32, 64])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--networks", nargs="+", default=["resnet34"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    jpegs = files(photos(options.photos), CHUNK * max(options.chunks, 2))
+    for name in options.networks:
+        network = Network(build(f"torchvision:{name}"), name)
+        shares = measure(network, jpegs, options.chunks, options.batch)
+        print(f"\n| {name}, batch {options.batch} | share | first chunk | MB more | MB state |")
+        print("| --- | --- | --- | --- | --- |")
+        for column, found in shares.items():
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                memory, state = pool.apply(held, (name, column, jpegs, options.batch))
+            later = statistics.median(found[1:] or found)
+            print(f"| {column} | {later:.3f} | {found[0]:.3f} | {memory:.0f} | {state:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

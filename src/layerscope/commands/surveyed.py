@@ -1,0 +1,82 @@
+"""The command `layerscope survey`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from layerscope.options import JSON, NETWORK_HELP, OUT, deliver, network_of, preprocessing_options, say
+
+__all__ = ["survey"]
+
+
+@click.command(short_help="A whole data set: what each channel is for, which are dead.", epilog=NETWORK_HELP)
+@click.argument("network")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--layers", "patterns", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
+@click.option("--top", default=9, show_default=True, metavar="K", help="Best images of each channel.")
+@click.option(
+    "--histograms", multiple=True, metavar="GLOB", default=("*Conv*",), show_default=True,
+    help="Layers whose channels get a histogram; '*' for all.",
+)  # fmt: skip
+@click.option(
+    "--against", metavar="NETWORK", help="Another network: how alike the layers of both are (CKA)."
+)
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", default=0, metavar="N", help="Processes of one thread each; by default this one alone.")
+@click.option("--address", default="", help="Of a Ray cluster that runs already.")
+@click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record, resumably.")
+@click.option("--restart", is_flag=True, help="Begin again, whatever was done before.")
+@preprocessing_options
+@OUT
+@JSON
+def survey(
+    network: str,
+    images: tuple[str, ...],
+    patterns: tuple[str, ...],
+    top: int,
+    histograms: tuple[str, ...],
+    against: str | None,
+    engine: str,
+    workers: int,
+    address: str,
+    save: Path | None,
+    restart: bool,
+    out: Path | None,
+    as_json: bool,
+    **preprocessing: Any,
+) -> None:
+    """A whole data set: statistics of every channel, its best images, what it follows, and which are dead.
+
+    IMAGES: a folder with one folder of images a class, a folder of images, a text file with a path a line, MNIST's idx
+    files, or image files. With --record a survey that was killed goes on where it was when it is started again;
+    Ctrl-C leaves the record of what is done.
+
+    \b
+    Examples:
+      layerscope survey resNet34.pth flowers/ --record flowers.layerscope
+      layerscope view flowers.layerscope
+      layerscope survey AlexNet.pth photos/ --layers Conv2d --out best
+      layerscope survey AlexNet.pth photos/ --against resNet34.pth
+      layerscope survey resNet34.pth imagenet/val --engine ray --record val.layerscope
+    """
+    from layerscope.surveying import survey as run
+    from layerscope.views import terminal
+
+    opened = network_of(network, **preprocessing)
+    other = network_of(against, **preprocessing) if against else None
+    if not as_json:
+        say(f"preprocessing: {opened.preprocessing}")
+    given = images[0] if len(images) == 1 else list(images)
+    with terminal.bar("survey", count=True, unit="images") as progress:
+        record = run(
+            opened, given, patterns, engine, progress, top=top, histograms=histograms, against=other,
+            workers=workers, address=address, record=save, restart=restart,
+        )  # fmt: skip
+    if save:
+        say(f"record: {save}")
+    deliver(record, as_json, None, out)
+    if record.provenance["partial"]:
+        raise KeyboardInterrupt

@@ -1,0 +1,90 @@
+"""The kernels of a survey as functions of arrays. Machine code believes any address: what does not fit is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calls import _FLOAT32, _FLOAT64, _INT64, _UINT8, _UINT16, _UINT32, _read, _write
+from .objects import functions
+from .signatures import BINS, BLOCK, LIMBS
+
+__all__ = ["carry", "enlist", "fold", "spectrum"]
+
+Array = NDArray[Any]
+
+_INT16 = np.dtype("i2")
+
+
+def carry(limbs: Array, first: int, last: int) -> None:
+    """Bring the numbers that the limbs `first` to `last` of each row are into canonical form. limbs int64 (R, K)"""
+    many, size = limbs.shape
+    if not 0 <= first < last <= size:
+        raise ValueError(f"expected limbs of {size}, got {first} to {last}")
+    functions()["carry_i8"](_write(limbs, _INT64, (many, size)), many, size, first, last)
+
+
+def fold(table: Array, channels: int, ints: Array, ends: Array, sums: Array) -> None:
+    """Add images, table float64 (8, B*C) as `rows` wrote it, to ints (5, C), ends (2, C) and sums (C, LIMBS).
+
+    No count may be 2**31 or more.
+    """
+    images = table.shape[1] // channels
+    at = _read(table, _FLOAT64, (8, images * channels))
+    room = _write(ints, _INT64, (5, channels)), _write(ends, _FLOAT64, (2, channels))
+    functions()["fold_f8"](
+        at, at + images * channels * 32, images, channels, *room, _write(sums, _INT64, (channels, LIMBS))
+    )
+
+
+def enlist(
+    values: Array,
+    table: Array,
+    numbers: Array,
+    layout: Array,
+    floor: Array,
+    lists: tuple[Array, Array, Array, Array, Array],
+) -> None:
+    """Put images into lists of the best: keys, slots, at, low and codes; see the kernel of that name."""
+    images, each, channels, size, last, skip, height, width, across, high, wide = layout.tolist()
+    keys, slots, at, low, codes = lists
+    top = keys.shape[1]
+    if min(images, each, channels, size, height, width, across) < 1 or last not in (0, 1):
+        raise ValueError(f"expected sizes of at least 1, got {layout.tolist()}")
+    if skip < 0 or skip + height * width > size or not (1 <= high <= height and 1 <= wide <= width) or top > 255:
+        raise ValueError(f"a window {high} x {wide} in {height} x {width} of {size} values does not fit")
+    born = np.empty(1 + top, np.int64)
+    born[0] = top
+    many = images * channels
+    given = _read(values, _FLOAT32, (images * each * channels * size,)), _read(table, _FLOAT64, (8, many))
+    functions()["enlist_f4"](
+        *given,
+        given[1] + many * 32,
+        _read(layout, _INT64, (11,)),
+        _read(numbers, _INT64, (images,)),
+        _read(floor, _INT64, (channels,)),
+        _write(keys, _INT64, (channels, top)),
+        _write(slots, _UINT8, (channels, top)),
+        _write(at, _INT16, (channels, top, 2)),
+        _write(low, _FLOAT32, (channels, top)),
+        _write(codes, _UINT8, (channels, top, high * wide)),
+        _write(born, _INT64, (1 + top,)),
+    )
+
+
+def spectrum(values: Array, table: Array, channels: int, counts: Array, delta: Array | None, room: Array) -> None:
+    """Add values float32 (B*C*N,) to the counters counts uint32 (C, 2*BINS), and to delta if there is one.
+
+    room uint16 (8*BINS + BLOCK,): zeros, and zeros again afterwards but for its end.
+    """
+    many = table.shape[1]
+    size = values.size // many
+    given = _read(values, _FLOAT32, (many * size,)), _read(table, _FLOAT64, (8, many)) + many * 32
+    to = _write(counts, _UINT32, (channels, 2 * BINS))
+    # Without a delta the counts are handed on only once: the kernel is given a line to throw away.
+    rest = np.empty((1, 2 * BINS), np.uint32) if delta is None else delta
+    lost = _write(rest, _UINT32, (1 if delta is None else channels, 2 * BINS))
+    into = to, lost, _write(room, _UINT16, (8 * BINS + BLOCK,))
+    functions()["spectrum_f4"](*given, many // channels, channels, size, int(delta is not None), *into)

@@ -1,0 +1,384 @@
+"""Every engine gives the same state to the last bit, and accounts for every image."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from layerscope.errors import ForwardError, ImageError, NetworkError, UsageError
+from layerscope.surveying import engines, workers
+from layerscope.surveying.engines import ENGINES, EngineError, engine_named
+from layerscope.surveying.job import Broken, Hand, Job, Partial, measure
+from layerscope.surveying.run import run_survey
+from layerscope.surveying.source import open_source
+from layerscope.surveying.tally import Tally
+from tests.survey import toy
+from tests.survey.toy import ToyMeter, ToyState, pictures
+
+RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray")
+#: every engine as it is used; the slow ones start processes
+RUNS = [
+    pytest.param({"engine": "local"}, id="local"),
+    pytest.param({"engine": "local", "workers": 2}, id="local-2", marks=pytest.mark.slow),
+    pytest.param({"engine": "ray", "workers": 2}, id="ray-2", marks=[pytest.mark.slow, RAY]),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """150 images in two classes, the second and two more of them broken: two chunks and a bit."""
+    root = pictures(tmp_path_factory.mktemp("engines") / "set", 150)
+    for name in ("cats/image3.png", "dogs/image2.png"):
+        (root / name).write_bytes(b"no image")
+    whole = (root / "dogs/image100.png").read_bytes()
+    (root / "dogs/image100.png").write_bytes(whole[:100])
+    return root
+
+
+@pytest.fixture
+def how(request):
+    """One of RUNS; those on Ray share one."""
+    if request.param["engine"] == "ray":
+        request.getfixturevalue("running_ray")
+    return request.param
+
+
+@functools.cache
+def _reference(folder) -> bytes:
+    """One chunk after the other, merged backwards."""
+    job = toy.job(folder)
+    state = ToyState()
+    for chunk in reversed(range(job.chunks)):
+        state.merge(measure(job, chunk).state)
+    return state.pack()
+
+
+def test_every_engine_is_tried_here():
+    assert {run.values[0]["engine"] for run in RUNS} == set(ENGINES)
+
+
+@pytest.mark.parametrize("how", RUNS, indirect=True)
+def test_every_engine_gives_the_same_bits_and_counts_every_image(folder, how):
+    seen = []
+    result = run_survey(toy.job(folder), progress=lambda *at: seen.append(at), **how)
+    assert result.state.pack() == _reference(folder)
+    assert (result.done, result.of, result.partial, result.notes) == (147, 150, False, [])
+    assert [one.number for one in result.broken] == [1, 76, 125]
+    assert [one.name for one in result.broken] == ["cats/image3.png", "dogs/image2.png", "dogs/image100.png"]
+    assert "is not an image that Pillow knows" in result.broken[0].reason
+    assert "broken or cut off" in result.broken[2].reason
+    assert str(folder) not in result.broken[0].reason
+    assert seen[-1] == (150, 150, "3 broken")
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+@pytest.mark.parametrize("how", RUNS, indirect=True)
+def test_a_network_that_fails_ends_every_engine_with_its_one_line(folder, how):
+    with pytest.raises(ForwardError, match="forward raised") as caught:
+        run_survey(toy.job(folder, nn.Sequential(nn.Conv2d(5, 4, 3))), **how)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", RUNS, indirect=True)
+def test_every_engine_is_stopped_between_two_images(folder, how):
+    job, asked = toy.job(folder), []
+
+    def passed(chunk, images):
+        asked.append(chunk)
+        return True
+
+    stream = engine_named(how["engine"])(job, range(job.chunks), engines.Setup(passed, how.get("workers", 0)))
+    assert list(stream) == []
+    assert len(asked) == 1
+
+
+def test_labels_go_with_their_images(folder):
+    labels = run_survey(toy.job(folder)).state.labels
+    assert labels == {number: int(number >= 75) for number in range(150) if number not in (1, 76, 125)}
+
+
+def test_one_image_alone_in_its_batch_is_there_twice_and_counts_once(tmp_path):
+    given = []
+
+    class Watched(ToyMeter):
+        def batch(self, images, numbers, labels):
+            given.append((len(images), list(numbers)))
+            assert len(numbers) > 1 or torch.equal(images[0], images[1])
+            super().batch(images, numbers, labels)
+
+    result = run_survey(toy.job(pictures(tmp_path / "set", 5), batch=2, tools=(Watched, ToyState)))
+    assert given == [(2, [0, 1]), (2, [2, 3]), (2, [4])]
+    assert (result.state.images, result.done) == (5, 5)
+
+
+def test_a_meter_that_knows_no_padding_is_given_none(tmp_path):
+    sizes = []
+
+    class Plain(ToyMeter):
+        pads = False
+
+        def batch(self, images, numbers, labels):
+            sizes.append((len(images), len(numbers)))
+            super().batch(torch.cat([images, images]), numbers, labels)
+
+    run_survey(toy.job(pictures(tmp_path / "set", 3), batch=2, tools=(Plain, ToyState)))
+    assert sizes == [(2, 2), (1, 1)]
+
+
+def test_a_broken_image_changes_no_other_batch(tmp_path):
+    root = pictures(tmp_path / "set", 64)
+    shapes = []
+
+    class Watched(ToyMeter):
+        def batch(self, images, numbers, labels):
+            shapes.append((len(images), list(numbers)))
+            super().batch(images, numbers, labels)
+
+    job = toy.job(root, tools=(Watched, ToyState))
+    run_survey(job)
+    before = shapes.copy()
+    shapes.clear()
+    (root / "cats" / "image1.png").write_bytes(b"")
+    run_survey(toy.job(root, tools=(Watched, ToyState)))
+    assert shapes[1:] == before[1:]
+    assert shapes[0] == (15, list(range(1, 16)))
+
+
+def test_options_of_any_size_are_told_apart(tmp_path):
+    root = pictures(tmp_path / "set", 2)
+
+    def options(**scale):
+        return toy.job(root, measures=Measures(scale=scale)).identity()["options"]
+
+    many = np.zeros(5000)
+    other = many.copy()
+    other[2500] = 1e-300
+    assert options(a=many) == options(a=many.copy())
+    assert len({options(a=many), options(a=other), options(b=many), options(), options(a=many, b=many)}) == 5
+
+
+@dataclass
+class Measures:
+    scale: dict
+
+
+def test_chunks_cover_every_image_once():
+    class Many:
+        classes, subject, threads = [], "", 1
+
+        def __len__(self):
+            return 1000
+
+    job = Job(None, Many(), [], chunk=128, batch=24)  # type: ignore[arg-type]
+    batches = [batch for chunk in range(job.chunks) for batch in job.batches(chunk)]
+    assert np.concatenate(batches).tolist() == list(range(1000))
+    assert max(map(len, batches)) <= 24
+    with pytest.raises(UsageError, match="chunk: 100 is no multiple of 64"):
+        Job(None, Many(), [], chunk=100)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="batch: 0"):
+        Job(None, Many(), [], batch=0)  # type: ignore[arg-type]
+
+
+def test_images_of_two_sizes_are_refused_by_name(tmp_path):
+    root = pictures(tmp_path / "set", 3)
+    pictures(tmp_path / "other", 3, size=20)
+    (tmp_path / "other/dogs/image2.png").replace(root / "dogs/image2.png")
+    for batch in (16, 1):
+        job = toy.job(root, batch=batch)
+        job.network.preprocessing = job.network.preprocessing.changed("none", None, None, None, None)
+        with pytest.raises(ImageError, match=r"dogs/image2.png: is \(3, 20, 20\) after preprocessing and others"):
+            run_survey(job)
+
+
+def test_a_data_set_without_one_readable_image_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"none of the 2 images can be read; the first is a\.png: is empty"):
+        run_survey(toy.job(tmp_path))
+
+
+def test_tensors_and_live_data_sets_are_measured_as_they_are():
+    batch = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    result = run_survey(toy.job(batch))
+    with torch.no_grad():
+        bits = toy.net().eval()(batch).numpy().view(np.int32).astype(np.int64).sum(0)
+    assert result.state.bits.tolist() == bits.tolist()
+
+
+def test_an_unknown_engine_is_a_usage_error(folder):
+    with pytest.raises(UsageError, match="engine 'rya' is not known; nearest: ray; choose local or ray"):
+        run_survey(toy.job(folder), engine="rya")
+
+
+def test_ctrl_c_ends_it_with_what_is_done_and_the_second_at_once(folder, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+
+    def progress(done, of, what):
+        if done >= 100:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = run_survey(toy.job(folder), progress=progress)
+    assert (result.partial, result.of) == (True, 150)
+    assert result.done + len(result.broken) == 64
+    assert result.state.images == result.done
+    assert signal.getsignal(signal.SIGINT) is before
+
+    monkeypatch.setitem(ENGINES, "deaf", f"{__name__}:deaf")
+    with pytest.raises(KeyboardInterrupt):
+        run_survey(toy.job(folder), engine="deaf")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def deaf(job, chunks, setup):
+    """Does not ask whether to stop."""
+    yield measure(job, chunks[0])
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    yield measure(job, chunks[1])
+
+
+def test_ctrl_c_before_anything_is_measured_gives_no_result(folder):
+    with pytest.raises(KeyboardInterrupt):
+        run_survey(toy.job(folder), progress=lambda *at: os.kill(os.getpid(), signal.SIGINT))
+
+
+def test_nothing_is_claimed_of_ctrl_c_elsewhere_than_in_the_main_thread(folder):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run_survey(toy.job(folder)).done))
+    thread.start()
+    thread.join()
+    assert found == [147]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "images", "broken", "said"),
+    [
+        (0, 64, 0, "arrived twice"),
+        (9, 64, 0, "never asked for"),
+        (1, 63, 0, "63 measured and 0 broken arrived of 64"),
+        (1, 64, 1, "64 measured and 1 broken arrived of 64"),
+    ],
+)
+def test_a_hole_is_never_silent(folder, chunk, images, broken, said):
+    job = toy.job(folder)
+    tally = Tally(job)
+    tally.add(measure(job, 0))
+    state = ToyState()
+    state.images = images
+    with pytest.raises(EngineError, match=said):
+        tally.add(Partial(chunk, images, [Broken(64, "x", "y")] * broken, state))
+
+
+def test_an_engine_that_leaves_chunks_out_is_found_out(folder, monkeypatch):
+    monkeypatch.setitem(ENGINES, "lazy", f"{__name__}:lazy")
+    with pytest.raises(EngineError, match="2 of 3 chunks never arrived"):
+        run_survey(toy.job(folder), engine="lazy")
+
+
+def lazy(job, chunks, setup):
+    yield measure(job, chunks[0])
+
+
+def test_unlike_processors_are_noted(folder, monkeypatch):
+    monkeypatch.setitem(ENGINES, "mixed", f"{__name__}:mixed")
+    (note,) = run_survey(toy.job(folder), engine="mixed").notes
+    assert note.startswith("measured on unlike processors (cpu 0; cpu 1; cpu 2)")
+
+
+def mixed(job, chunks, setup):
+    for chunk in chunks:
+        partial = measure(job, chunk)
+        partial.processor = f"cpu {chunk}"
+        yield partial
+
+
+def test_a_hand_can_begin_again_after_it_was_stopped(folder):
+    hand = Hand(toy.job(folder))
+    assert list(hand.measure([0], lambda chunk, images: True)) == []
+    asked = iter([False, True])
+    assert list(hand.measure([0], lambda chunk, images: next(asked))) == []
+    (again,) = hand.measure([0])
+    assert again.state.pack() == measure(toy.job(folder), 0).state.pack()
+
+
+# ---- processes of this machine
+
+
+class Deadly(ToyMeter):
+    """Kills its own process: at the image with this number, once if a file can be made, always if there is no path."""
+
+    def batch(self, images, numbers, labels):
+        at, path = self.measures
+        if at in numbers:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL)) if path else None
+                os.kill(os.getpid(), signal.SIGKILL)
+            except FileExistsError:
+                pass
+        super().batch(images, numbers, labels)
+
+    def __init__(self, network, layers, measures):
+        super().__init__(network, layers, measures)
+        self.measures = measures
+
+
+class Hanging(ToyMeter):
+    def batch(self, images, numbers, labels):
+        time.sleep(60)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_and_its_chunk_measured_again(folder, tmp_path):
+    job = toy.job(folder, tools=(Deadly, ToyState), measures=(70, str(tmp_path / "once")))
+    result = run_survey(job, workers=2)
+    assert (tmp_path / "once").exists()
+    assert result.state.pack() == _reference(folder)
+
+
+@pytest.mark.slow
+def test_a_chunk_that_kills_every_process_is_given_up(folder):
+    job = toy.job(folder, tools=(Deadly, ToyState), measures=(70, ""))
+    with pytest.raises(EngineError, match=r"images 64 to 127: the process that measured them died 3 times"):
+        run_survey(job, workers=2)
+
+
+@pytest.mark.slow
+def test_processes_that_hang_are_ended(folder):
+    job = toy.job(folder, tools=(Hanging, ToyState))
+    with pytest.raises(EngineError, match=r"no image was measured for 6 s: the processes hang and were ended"):
+        run_survey(job, workers=2, patience_s=6)
+
+
+@pytest.mark.slow
+def test_random_weights_go_along_with_a_spec(folder, code):
+    from layerscope.networks.open import open_network
+
+    results = []
+    for workers_ in (1, 2):
+        torch.manual_seed(workers_ * 0 + 5)
+        network = open_network(f"{code}:Small")  # draws its weights when it is built
+        network.preprocessing = toy.PLAIN
+        job = Job(network, open_source(folder), [], spec=f"{code}:Small", tools=toy.TOOLS)
+        results.append(run_survey(job, workers=workers_).state.pack())
+    assert results[0] == results[1]
+
+
+def test_what_cannot_be_sent_is_said(folder):
+    model = toy.net()
+    model.register_forward_hook(lambda *_: None)
+    with pytest.raises(NetworkError, match="cannot be sent to other processes"):
+        run_survey(toy.job(folder, model), workers=2)
+
+
+def test_watchdog_lines_name_the_next_step(folder):
+    assert str(workers.given_up(toy.job(folder), 2)).startswith("images 128 to 149: the process")
