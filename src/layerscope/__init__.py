@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from layerscope.hooks import capture
     from layerscope.inspect import features, weights
     from layerscope.record import Record, load
+    from layerscope.surveying import survey
+    from layerscope.watching import watch
 
 _WHERE = {
     "LayerscopeError": "errors",
@@ -28,17 +30,32 @@ _WHERE = {
     "compare": "comparison",
     "features": "inspect",
     "load": "record",
+    "survey": "surveying",
+    "watch": "watching",
     "weights": "inspect",
 }
 
-__all__ = ["LayerscopeError", "Record", "__version__", "capture", "compare", "features", "load", "weights"]
+__all__ = [
+    "LayerscopeError",
+    "Record",
+    "__version__",
+    "capture",
+    "compare",
+    "features",
+    "load",
+    "survey",
+    "watch",
+    "weights",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'layerscope' has no attribute {name!r}")
-    # No module may have the name of a function here: importing the module would replace the function.
-    return getattr(import_module(f"layerscope.{_WHERE[name]}"), name)
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module 'layerscope' has no attribute {name!r}")
+        # No module may have the name of a function here: importing the module would replace the function.
+        return getattr(import_module(f"layerscope.{_WHERE[name]}"), name)
 
 
 def __dir__() -> list[str]:

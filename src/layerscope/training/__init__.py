@@ -68,7 +68,7 @@ def train(
     `torchvision:NAME`, `timm:NAME` or the user's `file.py:callable`. weights: a checkpoint whose tensors are
     taken where they fit. freeze: only the last layer learns. val: share of every class that is held out.
     most: use at most so many images, evenly over the classes. size: resize to so many pixels square. probe:
-    the image whose feature maps go to `logdir`, the first held-out one by default.
+    the image whose feature maps go to `logdir`, the first held-out one by default; see `Logs`.
 
     Beside the checkpoint `classes.json` gets its classes and preprocessing. The same seed gives the same
     weights on the same machine; torch's own random state is left as it was. `say` gets lines for a person,
@@ -86,7 +86,7 @@ def train(
         if weights:
             say(_transferred(made, weights))
         best = Best(Path(save), made)
-        logs = _logs(logdir, made, examples, probe, picture, say)
+        logs = _logs(logdir, made, examples, batch, probe, picture, say)
         if logs:
             stack.callback(logs.close)
 
@@ -96,7 +96,9 @@ def train(
                 logs.epoch(epoch)
 
         plan = Plan(epochs, batch, lr, seed, _head(made) if freeze else "")
-        training = Training(made, examples, plan, on_epoch, logs.loss if logs else lambda *_: None, progress)
+        training = Training(made, examples, plan, on_epoch, progress=progress)
+        if logs:
+            training.on_loss, training.on_diverged = logs.loss, logs.diverged
         return _result(_run(training, best, say), best, examples, made)
 
 
@@ -208,6 +210,7 @@ def _logs(
     logdir: Path | None,
     network: Network,
     examples: Examples,
+    batch: int,
     probe: Path | None,
     picture: Image.Image | None,
     say: Say,
@@ -216,7 +219,4 @@ def _logs(
         return None
     first = int(examples.held_out[0])
     name = probe.name if probe else examples.name(first)
-    logs = Logs(logdir, network, picture or examples.picture(first), name)
-    if logs.warning:
-        say(logs.warning)
-    return logs
+    return Logs(logdir, network, examples, batch, picture or examples.picture(first), name, say)

@@ -1,88 +1,85 @@
-"""What training writes to TensorBoard."""
+"""What a training leaves in its run directory: `layerscope train` watched by `layerscope.watch`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
-from layerscope.inspect import features
 from layerscope.networks.open import Network
-from layerscope.record import Entry, Histogram, Picture
-from layerscope.sites import Site
-from layerscope.stats import distribution
-from layerscope.tensors import layout_of, role_of
+from layerscope.record import Picture
+from layerscope.training.data import Examples
 from layerscope.training.loop import Epoch
-from layerscope.views.tensorboard import open_writer, write_graph, write_histograms, write_maps
+from layerscope.watching.probe import Probe
+from layerscope.watching.watcher import watch
 
-__all__ = ["Logs", "entries_of"]
+__all__ = ["Logs"]
+
+#: steps between two that are looked at; the last one of an epoch is, too
+_EVERY = 100
+#: held-out images besides the probe: a channel that is zero on one picture need not be dead
+_OTHERS = 15
 
 
 class Logs:
-    """The graph at once; the training loss every few steps; the rest once an epoch.
+    """The graph at once; the training loss every few steps; the network every 100 steps and at the end of an epoch.
 
-    Steps of `train/loss` are steps of the optimizer, all other steps are epochs. Histograms are of every
-    tensor of the state dict, maps are of every convolution on the probe image. `warning` says why there is no
-    graph, "" if there is.
+    The feature maps are of the probe. What the watch notices is said as it happens.
     """
 
-    def __init__(self, logdir: Path, network: Network, probe: Image.Image, name: str) -> None:
-        self.writer = open_writer(logdir)
-        self.network = network
-        self.images = network.preprocessing(probe)[None]  # (1, C, H, W)
-        self.picture = Picture(name, np.asarray(network.preprocessing.picture(probe).convert("RGB")))
-        self.warning = write_graph(self.writer, network.model, self.images)
+    def __init__(
+        self,
+        logdir: Path,
+        network: Network,
+        examples: Examples,
+        batch: int,
+        picture: Image.Image,
+        name: str,
+        say: Callable[[str], None],
+    ) -> None:
+        steps = math.ceil(len(examples.train) / batch)  # an epoch
+        self.watch = watch(
+            network.model,
+            logdir,
+            lambda step: step == 1 or step % _EVERY == 0 or step % steps == 0,
+            _probe(network, examples, picture, name),
+            say=say,
+        )
+        self.watch.__enter__()
 
     def loss(self, step: int, loss: float) -> None:
         """The mean training loss of the last steps."""
-        self.writer.add_scalar("train/loss", loss, step)
+        self.watch.log({"train/loss": loss})
 
     def epoch(self, epoch: Epoch) -> None:
-        """Scores, histograms and maps after an epoch."""
-        scalars = {
-            "train/accuracy": epoch.train.accuracy,
-            "val/loss": epoch.val.loss,
-            "val/accuracy": epoch.val.accuracy,
-            "learning_rate": epoch.lr,
-        }
-        for tag, value in scalars.items():
-            self.writer.add_scalar(tag, value, epoch.number)
-        write_histograms(self.writer, entries_of(self.network.model), epoch.number)
-        model = self.network.model
-        layers = [path for path, module in model.named_modules() if path and isinstance(module, nn.Conv2d)]
-        if layers:
-            record = features(self.network, self.images, layers)
-            record.pictures = [self.picture]
-            write_maps(self.writer, record, epoch.number)
-        self.writer.flush()  # TensorBoard is watching now, not when the training is over
+        """Scores after an epoch."""
+        self.watch.log(
+            {
+                "epoch": epoch.number,
+                "train/accuracy": epoch.train.accuracy,
+                "val/loss": epoch.val.loss,
+                "val/accuracy": epoch.val.accuracy,
+                "learning_rate": epoch.lr,
+            }
+        )
+
+    def diverged(self) -> None:
+        """The loss is no number: say where that began."""
+        self.watch.diverged()
 
     def close(self) -> None:
-        """Write what is left, and end the writer's thread."""
-        self.writer.close()
+        """Leave the network alone."""
+        self.watch.close()
 
 
-def entries_of(model: nn.Module, bins: int = 50) -> Iterator[Entry]:
-    """Statistics and histogram of every tensor of a live network, without the pictures of the kernels."""
-    for name, tensor in model.state_dict().items():
-        shape, dtype = tuple(tensor.shape), str(tensor.dtype)[6:]
-        role = role_of(name, shape)
-        if role == "counter":
-            continue
-        found = distribution(_bits(tensor), dtype, bins)
-        entry = Entry(Site(name, 0, layout_of(name, shape)), role, shape, dtype, whole=found.whole)
-        if found.counts is not None and found.edges is not None:
-            entry.histogram = Histogram(np.asarray(found.edges, np.float64), found.counts)
-        yield entry
-
-
-def _bits(tensor: Tensor) -> NDArray[np.generic]:
-    """The elements as `dtypes.STORAGE` has them: numpy knows no bfloat16 and no float8."""
-    tensor = tensor.detach().cpu().contiguous()
-    if str(tensor.dtype)[6:].startswith(("bfloat", "float8")):
-        tensor = tensor.view(torch.uint16 if tensor.element_size() == 2 else torch.uint8)
-    return tensor.numpy()
+def _probe(network: Network, examples: Examples, picture: Image.Image, name: str) -> Probe:
+    """The picture alone, whose maps are kept, and then other held-out images, where they have its size."""
+    first = network.preprocessing(picture)  # (C, H, W)
+    others = [network.preprocessing(examples.picture(int(index))) for index in examples.held_out[1 : _OTHERS + 1]]
+    others = [one for one in others if one.shape == first.shape]
+    shown = Picture(name, np.asarray(network.preprocessing.picture(picture).convert("RGB")))
+    return Probe([first[None], *([torch.stack(others)] if others else [])], [shown])

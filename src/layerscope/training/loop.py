@@ -107,8 +107,8 @@ class Training:
     """Adam on the cross entropy, one epoch after the other, each followed by the held-out images.
 
     `on_loss(step, loss)` gets the mean loss of the images since it was last called, every EVERY steps and at
-    the end of each epoch; `on_epoch(epoch)` what came of an epoch. The order of the images comes from the
-    seed of the plan; other random numbers (dropout) are torch's own.
+    the end of each epoch; `on_epoch(epoch)` what came of an epoch; `on_diverged()` comes before Diverged. The order
+    of the images comes from the seed of the plan; other random numbers (dropout) are torch's own.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class Training:
     ) -> None:
         self.network, self.examples, self.plan = network, examples, plan
         self.on_epoch, self.on_loss, self.progress = on_epoch, on_loss, progress
+        self.on_diverged: Callable[[], None] = lambda: None
         self.order = torch.Generator().manual_seed(plan.seed)
         self.step = self.done = 0  # of learning; of learning and validating
         parts = len(examples.train), len(examples.held_out)
@@ -149,6 +150,7 @@ class Training:
             loss = cross_entropy(logits, targets)
             value = loss.item()
             if not math.isfinite(value):
+                self.on_diverged()
                 raise Diverged(f"{name}, step {self.step}: the loss is {value}; take a --lr below {self.plan.lr:g}")
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -1,0 +1,65 @@
+"""Weights & Biases and MLflow: our figures, histograms and tables through their public functions.
+
+A sink is any function of (step, scalars, events, record): `watch(..., to=[wandb_sink()])`. `record` is None for figures
+that were logged by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from layerscope.record import Record
+from layerscope.watching.events import Event
+
+__all__ = ["Sink", "mlflow_sink", "table", "wandb_sink"]
+
+Sink = Callable[[int, Mapping[str, float], Sequence[Event], Record | None], None]
+
+_COLUMNS = ("tensor", "mean", "std", "min", "max", "zeros", "nan", "inf")
+
+
+def table(record: Record) -> dict[str, list[Any]]:
+    """Statistics of every tensor and layer as columns of equal length."""
+    rows = []
+    for entry in record:
+        one = entry.total
+        if one is not None:
+            figures = [float(getattr(one, name)[0]) for name in _COLUMNS[1:5]]
+            rows.append([entry.key, *figures, *(int(getattr(one, name)[0]) for name in _COLUMNS[5:])])
+    return {name: list(column) for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True)} if rows else {}
+
+
+def wandb_sink(run: Any = None) -> Sink:
+    """Scalars, a histogram of every tensor and a table, to a run of Weights & Biases; the current one if None."""
+    import wandb
+
+    def sink(step: int, scalars: Mapping[str, float], events: Sequence[Event], record: Record | None) -> None:
+        body: dict[str, Any] = {**scalars}
+        if record is not None:
+            for entry in record:
+                if entry.histogram:
+                    pair = entry.histogram.counts.tolist(), entry.histogram.edges.tolist()
+                    body[f"histograms/{entry.key}"] = wandb.Histogram(np_histogram=pair)
+            columns = table(record)
+            rows = [list(row) for row in zip(*columns.values(), strict=True)]
+            body["tensors"] = wandb.Table(columns=list(columns), data=rows)
+        if events:
+            body["events"] = wandb.Table(columns=["step", "event"], data=[[one.step, one.text] for one in events])
+        (run or wandb.run).log({"watched step": step, **body})
+
+    return sink
+
+
+def mlflow_sink() -> Sink:
+    """Metrics to the active MLflow run, and the table of every chosen step as the artifact `layerscope/STEP.json`."""
+    import mlflow
+
+    def sink(step: int, scalars: Mapping[str, float], events: Sequence[Event], record: Record | None) -> None:
+        mlflow.log_metrics({name.replace(":", "."): value for name, value in scalars.items()}, step=step)
+        if record is not None:
+            mlflow.log_dict(table(record), f"layerscope/{step:09}.json")
+        if events:
+            mlflow.log_text("\n".join(map(str, events)), f"layerscope/{step:09}.events.txt")
+
+    return sink

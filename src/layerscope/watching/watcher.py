@@ -1,0 +1,407 @@
+"""`watch`: looks at chosen steps of any training loop, and at nothing in between."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerscope._version import __version__
+from layerscope.errors import LayerscopeError, UsageError
+from layerscope.hooks import unwrapped
+from layerscope.record import Entry, Record
+from layerscope.selection import select
+from layerscope.watching import ranks
+from layerscope.watching.batch import Batch
+from layerscope.watching.board import Board
+from layerscope.watching.clock import Clock
+from layerscope.watching.events import Event
+from layerscope.watching.health import Health
+from layerscope.watching.probe import Probe
+from layerscope.watching.scaling import Skips
+from layerscope.watching.sentinel import Sentinel, finite, sample
+from layerscope.watching.sinks import Sink
+from layerscope.watching.store import Store
+from layerscope.watching.tensors import GRAD, described
+from layerscope.watching.updates import Updates
+
+__all__ = ["Watch", "watch"]
+
+#: in how many steps all gradients are tested, not the small ones alone
+_WHOLE = 10
+#: lines an event kind may say at one step
+_LINES = 4
+
+
+def _stderr(line: str) -> None:
+    print(f"layerscope: {line}", file=sys.stderr, flush=True)
+
+
+def watch(
+    model: nn.Module,
+    logdir: str | os.PathLike[str],
+    every: int | Callable[[int], bool] = 100,
+    probe: Any = None,
+    *,
+    layers: str | Sequence[str] = (),
+    optimizer: Any = None,
+    scaler: Any = None,
+    activations: bool = True,
+    gradients: bool = True,
+    updates: bool = True,
+    nan_every: int = 1,
+    all_ranks: bool = False,
+    tensorboard: bool = True,
+    graph: bool = True,
+    to: Sequence[Sink] = (),
+    start: int = 0,
+    keep: int = 200,
+    budget_bytes: int = 200_000_000,
+    maps_bytes: int = 1_000_000,
+    say: Callable[[str], None] = _stderr,
+) -> Watch:
+    """Watch a network learn: `with layerscope.watch(model, logdir="runs/a", every=100, probe=images): ...`
+
+    A step ends with `optimizer.step()` of the first optimizer over parameters of the model, or of `optimizer` (of the
+    last of several), or else when `Watch.step` is called. Steps count from `start` + 1. Looked at are the first one and
+    every `every`th one, or those for which `every(step)` is true: weights, gradients, the update, activations of the
+    training batch, and the network's answer to `probe`: a tensor (B, C, H, W), image files, or whatever else the
+    network is called with. `layers`: globs over the paths or types of layers; all leaves if empty.
+
+    `nan_every`: in how many steps gradients are tested for values that are no numbers; 0 for never. `scaler`: the
+    GradScaler, for steps that it skips. `all_ranks`: the activations of all processes, not of the first alone.
+    `to`: sinks for figures, of `layerscope.watching.sinks`. `keep`, `budget_bytes`: records that are kept, see `Store`;
+    `maps_bytes`: of the probe's maps of one step. `say` gets a line for a person; by default on stderr.
+
+    Nothing raises once the training runs. Before that: NoMatch, UsageError, ImageError, OutputError.
+    """
+    if isinstance(every, int) and every < 1:
+        raise UsageError(f"every: {every} is no number of steps; give 1 or more")
+    if nan_every < 0 or start < 0:
+        raise UsageError("nan_every and start count steps; give 0 or more")
+    return Watch(
+        model,
+        Path(logdir),
+        every if callable(every) else lambda step: step == start + 1 or step % every == 0,
+        probe,
+        [layers] if isinstance(layers, str) else list(layers),
+        [one for one in (optimizer if isinstance(optimizer, list | tuple) else [optimizer]) if one is not None],
+        scaler=scaler,
+        wants={"activations": activations, "gradients": gradients, "updates": updates},
+        nan_every=nan_every,
+        all_ranks=all_ranks,
+        tensorboard=tensorboard,
+        graph=graph,
+        sinks=list(to),
+        start=start,
+        bounds=(keep, budget_bytes, maps_bytes),
+        say=say,
+    )
+
+
+class Watch:
+    """A context manager: it looks while the block runs, and leaves nothing behind on the network. See `watch`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        logdir: Path,
+        chosen: Callable[[int], bool],
+        probe: Any,
+        layers: list[str],
+        optimizers: list[Any],
+        *,
+        scaler: Any,
+        wants: dict[str, bool],
+        nan_every: int,
+        all_ranks: bool,
+        tensorboard: bool,
+        graph: bool,
+        sinks: list[Sink],
+        start: int,
+        bounds: tuple[int, int, int],
+        say: Callable[[str], None],
+    ) -> None:
+        self.model, self.logdir, self._chosen, self.wants = model, logdir, chosen, wants
+        self.network = unwrapped(model)
+        self.paths = select(model, layers).paths
+        self.count = self.start = start
+        self.all_ranks, self.nan_every, self.bounds = all_ranks, nan_every, bounds
+        self._says, self._given, self._options = say, probe, (tensorboard, graph)
+        self._optimizers, self._scaler, self._sinks = optimizers, scaler, sinks
+        self.probe: Probe | None = None
+        self.health = Health()
+        self._broken: set[str] = set()
+        self._running = self._alarmed = self._wanted = self._looking = False
+        self._by_hook = self._unchecked = False
+        self._gradients: list[Entry] | None = None
+
+    # a step
+
+    @property
+    def looking(self) -> bool:
+        """Whether the step that runs now is looked at."""
+        return self._looking
+
+    @property
+    def just_looked(self) -> bool:
+        """Whether the step that ended last was looked at."""
+        return self._seen == self.count
+
+    def look(self) -> None:
+        """Look at the next step, whichever it is."""
+        self._wanted = True
+        if not self._looking:
+            self._arm()
+
+    def step(self, **scalars: float | Tensor) -> None:
+        """End a step by hand, and keep scalars if it is one that is looked at.
+
+        Call it after `optimizer.step()`. A step that ended with an optimizer's is not counted twice.
+        """
+        if not self._by_hook:
+            self._before(None, closed=True)  # the update is over: gradients are as it left them
+            self._after(None)
+        self._by_hook = False
+        if scalars and self.just_looked:
+            self.log(scalars)
+
+    def log(self, scalars: Mapping[str, float | Tensor] | None = None, **more: float | Tensor) -> None:
+        """Keep scalars of the step that ended last, whether it was looked at or not."""
+        with self._guard("the figures that were logged"):
+            given = {**(scalars or {}), **more}.items()
+            self._scalars({name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in given})
+
+    def batch(self) -> None:
+        """A batch begins: to be called where the model itself is never called, but parts of it are."""
+        if self._looking and self._batch:
+            self._batch.begin()
+
+    def note(self, text: str, kind: str = "note", layer: str = "") -> None:
+        """Keep an event of one's own."""
+        self._tell([Event(self.count, kind, layer, text)])
+
+    def diverged(self) -> None:
+        """The loss of the batch that has just run is no number: say where that began, for a loop that stops itself."""
+        with self._guard("the search for what is no number"):
+            if self._sentinel:
+                layer, text = self._sentinel.name(self.paths)
+                self._tell([Event(self.count + 1, "non-finite", layer, text)])
+
+    # hooks on and off
+
+    def __enter__(self) -> Watch:
+        self.rank = ranks.rank()
+        if self._given is not None:
+            self.probe = self._given if isinstance(self._given, Probe) else Probe.of(self.network, self._given)
+        self._store: Store | None = None
+        self._board: Board | None = None
+        if self.rank == 0:
+            keep, budget_bytes, _ = self.bounds
+            about = {"network": type(self.network).__name__, "layerscope": __version__, "torch": torch.__version__}
+            self._store = Store(self.logdir, self.start, keep, budget_bytes, about, self._say)
+            self._board = Board(self.logdir, self._say) if self._options[0] else None
+            if self._board and self.probe and self._options[1]:
+                with self._guard("the graph"):
+                    self._board.graph(self.network, self.probe.example)
+        self._running, self._seen = True, -1
+        takes_part = self.rank == 0 or self.all_ranks
+        self._batch = Batch(self.model, self.paths, self._guard) if self.wants["activations"] and takes_part else None
+        self._updates = Updates(self.network) if self.wants["updates"] and self.rank == 0 else None
+        self._skips = Skips(self._scaler)
+        self._sentinel = Sentinel(self.model) if self.nan_every else None
+        self._clock = Clock(self.network, self._optimizers, self._before, self._after, self._say)
+        self._arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take everything away; what was kept is readable."""
+        if not self._running:
+            return
+        self._running = False
+        self._clock.close()
+        for part in (self._batch, self._sentinel, self._store, self._board):
+            if part:
+                part.close()
+
+    # what happens
+
+    def _arm(self) -> None:
+        self._looking = self._wanted or self._chosen(self.count + 1)
+        self._wanted = False
+        self._gradients = None
+        if self._looking and self._batch:
+            with self._guard("the training batch"):
+                self._batch.open()
+
+    def _before(self, optimizer: Optimizer | None, closed: bool) -> None:
+        if not (self._looking or self._due):
+            return
+        with self._guard("the step"):
+            skipped = self._skips.now(optimizer)
+            if self._looking and self.rank == 0:
+                if self._updates and optimizer is not None:
+                    self._updates.before(optimizer)
+                if not closed:
+                    self._gradients = self._graded(optimizer)
+            self._unchecked = closed
+            if not (closed or skipped):
+                self.check()
+
+    def check(self, updated: bool = False) -> None:
+        """Test the gradients as they are now: to be called before the update of a step, if a closure makes it.
+
+        `updated`: the update is over, and has spoilt the weights if they were no numbers.
+        """
+        self._unchecked = False
+        if not self._due or self._sentinel is None:
+            return
+        if self._gradients is not None:  # counted already
+            fine = not any(e.total is not None and (e.total.nan[0] or e.total.inf[0]) for e in self._gradients)
+        else:
+            fine = finite(sample((one.grad for one in self.network.parameters()), (self.count + 1) % _WHOLE == 0))
+        if not fine and not self._alarmed:
+            layer, text = self._sentinel.name(self.paths, updated)
+            self._tell([Event(self.count + 1, "non-finite", layer, text)])  # the step that ends now
+            self._wanted = True  # the next forward pass is looked at, whichever step it is
+        self._alarmed = not fine
+
+    @property
+    def _due(self) -> bool:
+        return bool(self.nan_every) and (self.count + 1) % self.nan_every == 0
+
+    def _graded(self, optimizer: Optimizer | None) -> list[Entry]:
+        if not self.wants["gradients"]:
+            return []
+        scale = self._skips.scale(optimizer)
+        named = ((name, one.grad) for name, one in self.network.named_parameters() if one.grad is not None)
+        return described(((name, one / scale if scale else one) for name, one in named), GRAD)
+
+    def _after(self, optimizer: Optimizer | None) -> None:
+        if self._unchecked:
+            with self._guard("the step"):
+                self.check(updated=True)
+        self.count += 1
+        self._by_hook = optimizer is not None
+        if skipped := self._skips.since():
+            self._tell([Event(self.count, "skipped", "", skipped)])
+        if self._looking:
+            self._looking = False
+            with self._guard("the step"):
+                self._look(optimizer)
+            self._seen = self.count
+        self._gradients = None
+        if self._sentinel:
+            self._sentinel.forget()
+        if self._wanted or self._chosen(self.count + 1):
+            self._arm()
+        elif self._updates:
+            self._updates.forget()
+
+    def _look(self, optimizer: Optimizer | None) -> None:
+        batch: list[Entry] = []
+        if self._batch:
+            with self._guard("the training batch"):
+                batch = self._batch.entries()
+            self._batch.close()
+            if self.all_ranks:
+                batch = ranks.merged(batch)
+        if self.rank:
+            return
+        gradients = self._gradients if self._gradients is not None else self._graded(optimizer)
+        changed = self._updates.after() if self._updates else []
+        weights = described(self.network.state_dict().items())
+        probe: list[Entry] = []
+        if self.probe:
+            with self._guard("the probe"):
+                probe = self.probe.look(self.network, self.paths, self.bounds[2])
+        judged = [] if self._skips.skips else gradients  # infinite on purpose, and nothing came of it
+        events = self.health.see(self.count, _paired(probe, batch), weights, judged, changed)
+        if any(one.kind == "non-finite" for one in events) and self._alarmed:
+            events = [one for one in events if one.kind != "non-finite"]  # said before the update, with its source
+        record = Record("features", type(self.network).__name__)
+        record.pictures = list(self.probe.pictures) if self.probe and probe else []
+        record.notes = [str(event) for event in events]
+        record.provenance = {"layerscope": __version__, "torch": torch.__version__, "step": self.count}
+        for entry in (*probe, *batch, *weights, *gradients, *changed):
+            record.add(entry)
+        self._write(record, events)
+
+    def _write(self, record: Record, events: list[Event]) -> None:
+        scalars = self.health.scalars
+        if self._store:
+            # The record first: the index never names a step before it is whole.
+            self._store.save(self.count, record)
+        if self._board:
+            self._board.record(self.count, record)
+        self._scalars(scalars, events, record)
+        self._lines(events)
+
+    def _scalars(
+        self,
+        scalars: Mapping[str, float],
+        events: Sequence[Event] = (),
+        record: Record | None = None,
+        step: int | None = None,
+    ) -> None:
+        if self.rank:
+            return
+        step = self.count if step is None else step
+        if self._store:
+            line: dict[str, Any] = {"step": step, "time": time.time(), "scalars": dict(scalars)}
+            self._store.line(line | ({"events": [event.packed() for event in events]} if events else {}))
+        if self._board:
+            self._board.scalars(step, scalars)
+        for sink in self._sinks:
+            with self._guard("what was handed over"):
+                sink(step, scalars, events, record)
+
+    def _tell(self, events: list[Event]) -> None:
+        self._scalars({}, events, step=events[0].step)
+        self._lines(events)
+
+    def _lines(self, events: Sequence[Event]) -> None:
+        kinds = dict.fromkeys(event.kind for event in events)
+        for kind in kinds:
+            ours = [event for event in events if event.kind == kind]
+            for event in ours[:_LINES]:
+                self._say(str(event))
+            if len(ours) > _LINES:
+                self._say(f"step {ours[0].step}: {len(ours) - _LINES} more of this kind ({kind}), in {self.logdir}")
+
+    def _say(self, line: str) -> None:
+        rank = ranks.rank()
+        self._says(f"rank {rank}: {line}" if rank else line)
+
+    @contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        """A fault in here must not end the training: it is said once, and the rest goes on."""
+        try:
+            yield
+        except Exception as error:  # a network, a disk or a sink may raise anything
+            if what not in self._broken:
+                self._broken.add(what)
+                said = " ".join(str(error).split())[:300]
+                kind = "" if isinstance(error, LayerscopeError) else f"{type(error).__name__}: "
+                self._say(f"step {self.count}: {what} cannot be looked at ({kind}{said}); the training goes on")
+
+
+def _paired(probe: list[Entry], batch: list[Entry]) -> list[list[Entry]]:
+    """For each output of a layer what is known of it, in the order of the forward pass: the batch's in front."""
+    found = {entry.key: [entry] for entry in probe}
+    pairs: dict[str, list[Entry]] = {}
+    for entry in batch:
+        key = entry.key.replace("/batch", "", 1)
+        pairs[key] = [entry, *found.pop(key, [])]
+    return [*pairs.values(), *found.values()]
