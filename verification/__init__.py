@@ -1,0 +1,1 @@
+"""layerscope against independent implementations: `python -m verification` rewrites docs/verification.md."""
