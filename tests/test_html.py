@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,6 +22,9 @@ from layerscope.maps import Maps
 from layerscope.record import Entry, Finding, Picture, Prediction, Record
 from layerscope.sites import Site
 from layerscope.views import bundle, html, notebook, wire
+from layerscope.views.packing import fitted, halved
+from tests.test_wire import read
+from tests.web.making import entry_of
 
 WEB = {
     "index.html": b'<!doctype html><html><head><meta charset="utf-8"><title>x</title>'
@@ -67,7 +71,7 @@ class Seen(HTMLParser):
 
 @pytest.fixture
 def web(monkeypatch):
-    monkeypatch.setattr(html, "web_files", lambda: WEB)
+    monkeypatch.setattr(html, "sources", lambda: WEB)
 
 
 @pytest.fixture
@@ -112,7 +116,7 @@ def test_what_cannot_be_bundled_is_said(said):
 
 
 def test_the_page_of_this_package_can_be_bundled():
-    files = bundle.web_files()
+    files = bundle.sources()
     page, _ = html.document(Record("features", "net"))
     found = Seen(page)
     asked = [attrs.get("src") or attrs.get("href") for tag, attrs in found.tags if tag in ("script", "link", "img")]
@@ -123,7 +127,7 @@ def test_the_page_of_this_package_can_be_bundled():
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node to read the code")
 def test_the_bundle_of_the_page_is_one_module(tmp_path):
-    modules = {name: data.decode() for name, data in bundle.web_files().items() if name.endswith(".js")}
+    modules = {name: data.decode() for name, data in bundle.sources().items() if name.endswith(".js")}
     path = tmp_path / "page.mjs"
     path.write_text(bundle.bundle(modules, "main.js"))
     done = subprocess.run(["node", "--check", str(path)], capture_output=True, text=True)
@@ -138,7 +142,9 @@ def test_the_file_holds_index_blocks_and_pictures(web, record, tmp_path):
     assert index["left_out"] == []
     for number, entry in enumerate(record):
         text = found.by_id(f"block-{number}-0")
-        assert gzip.decompress(base64.b64decode(text)) == wire.block(entry, 0)
+        block = gzip.decompress(base64.b64decode(text))
+        assert np.array_equal(read(block)["codes"], entry.maps[0].codes)
+        assert block in (wire.block(entry, 0), wire.predicted(wire.block(entry, 0)))
     picture = index["pictures"][0]["src"]
     assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == wire.png(record, 0)
 
@@ -187,32 +193,138 @@ def test_no_name_becomes_markup(web):
     assert frame.tags[0][1]["srcdoc"] == page
 
 
-def test_the_budget_takes_the_maps_of_the_largest_layers(web, record):
-    whole, none = html.document(record)
-    assert none == []
-    budget = len(whole) // 2
-    page, left_out = html.document(record, budget)
-    assert len(page) < budget + 2000
-    assert left_out
-    index = json.loads(Seen(page).by_id("layerscope-index"))
-    assert set(index["left_out"]) == set(left_out)
-    sizes = {entry.key: len(base64.b64encode(gzip.compress(wire.block(entry, 0), 6))) for entry in record}
-    assert min(sizes[key] for key in left_out) >= max(size for key, size in sizes.items() if key not in left_out)
-    layer = next(layer for layer in index["layers"] if layer["key"] == left_out[0])
+def smooth(*shape: int) -> np.ndarray:
+    """Waves, as maps of a network are, float32 (C, h, w)."""
+    c, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    noise = np.random.default_rng(0).normal(size=shape) / 50
+    return (np.sin((x + 3 * y) / (5 + c)) + np.cos(y * c / 40) + noise).astype(np.float32)
+
+
+def pyramid(**more: np.ndarray) -> Record:
+    """Layers whose maps become smaller with depth, as in every network of convolutions."""
+    record = Record("features", "net")
+    for path, maps in {"stem": smooth(16, 60, 60), "mid": smooth(16, 30, 31), "deep": smooth(90, 7, 7), **more}.items():
+        record.add(entry_of(path, [maps]))
+    record.add(entry_of("head", [smooth(10, 1, 1)], layout="NC"))
+    return record
+
+
+def shown(page: str) -> tuple[dict, dict[str, dict]]:
+    """The index, and the block of the first image of each layer by key, as the page finds it."""
+    found = Seen(page)
+    index, blocks = json.loads(found.by_id("layerscope-index")), {}
+    for layer in index["layers"]:
+        id, image = layer["maps"][0].get("at", [layer["id"], 0]) if layer["maps"] else (layer["id"], 0)
+        blocks[layer["key"]] = read(gzip.decompress(base64.b64decode(found.by_id(f"block-{id}-{image}"))))
+    return index, blocks
+
+
+def test_neighbours_make_smooth_maps_a_good_deal_smaller(web):
+    record = pyramid()
+    size = sum(len(text) for text in fitted(record, 10**9).texts.values())
+    plain = sum(len(base64.b64encode(gzip.compress(wire.block(entry, 0)))) for entry in record)
+    assert size < 0.9 * plain
+    assert {block["flags"] for block in shown(html.document(record)[0])[1].values()} == {0, 1}
+
+
+def test_beyond_the_budget_the_largest_layers_are_reduced_and_none_is_dropped(web):
+    record = pyramid()
+    whole, fit = html.document(record)
+    assert (fit.left_out, fit.reduced) == ([], {})
+    budget = len(whole) - 10_000
+    page, fit = html.document(record, budget)
+    assert len(page) <= budget
+    assert (fit.left_out, fit.reduced) == ([], {"stem": 2})
+    index, blocks = shown(page)
+    assert [layer["maps"][0]["reduced"] for layer in index["layers"]] == [2, 1, 1, 1]
+    assert index["layers"][0]["maps"][0] == {"c": 16, "h": 30, "w": 30, "reduced": 2}
+    assert [note for note in index["notes"] if "stem (1/2)" in note]
+    truth = smooth(16, 60, 60).reshape(16, 30, 2, 30, 2).mean((2, 4))
+    step = np.ptp(smooth(16, 60, 60), axis=(1, 2)) / 254
+    lo, hi, codes = (blocks["stem"][name] for name in ("lo", "hi", "codes"))
+    values = lo[:, None, None] + codes * ((hi - lo) / 254)[:, None, None]
+    assert (np.abs(values - truth) <= step[:, None, None] * 1.001).all()
+    assert np.array_equal(blocks["mid"]["codes"], record["mid"].maps[0].codes)
+    assert record["stem"].maps[0].shape == (16, 60, 60), "the record itself stays as it was"
+
+
+def test_what_cannot_be_reduced_is_dropped_at_the_very_last(web):
+    record = pyramid()
+    page, fit = html.document(record, 13_000)
+    assert len(page) <= 13_000
+    assert (fit.left_out, fit.reduced) == (["deep"], {"stem": 8, "mid": 4})
+    index, blocks = shown(page)
+    assert index["left_out"] == ["deep"]
+    assert index["layers"][0]["maps"][0] == {"c": 16, "h": 8, "w": 8, "reduced": 8}
+    layer = index["layers"][2]
     assert layer["maps"] == []
     assert layer["total"]["count"] > 0
-    block = gzip.decompress(base64.b64decode(Seen(page).by_id(f"block-{layer['id']}-0")))
-    assert block == wire.block(record[left_out[0]], 0, maps=False)
+    assert blocks["deep"]["shape"] == (90, 0, 0)
+    assert np.array_equal(blocks["deep"]["mean"], record["deep"].columns.mean.astype(np.float32))
+    _, fit = html.document(record, 1)
+    assert fit.left_out == ["deep", "stem", "mid", "head"]
+    assert fit.reduced == {}
 
 
-def test_what_was_left_out_is_said(web, record, tmp_path):
+def test_the_budget_is_kept_with_the_names_of_what_was_reduced(web):
+    record = pyramid(**{f"a long name of a layer that has to be named {n}": smooth(20 + n, 28, 28) for n in range(9)})
+    whole = len(html.document(record)[0])
+    for budget in range(30_000, whole, 15_000):
+        page, fit = html.document(record, budget)
+        assert len(page) <= budget, (budget, fit.reduced, fit.left_out)
+
+
+def test_kernels_are_never_averaged():
+    record = Record("weights", "net.pth")
+    for path, layout in (("first", "OI"), ("second", "OIHW"), ("third", "NCHW")):
+        entry = entry_of(path, [smooth(4, 40, 40)])
+        record.add(replace(entry, site=Site(path, 0, layout)))
+    fit = fitted(record, 1000)
+    assert fit.reduced == {}
+    assert sorted(fit.left_out) == ["first", "second", "third"]
+    assert fitted(record, 12_000).reduced.keys() <= {"third"}
+    assert halved(record["first"].maps[0]).shape == (4, 20, 20), "they are large enough"
+
+
+def test_layers_that_are_compared_keep_one_size():
+    record = Record("compare", "a", subject_b="b")
+    noise = np.random.default_rng(0).normal(size=(8, 40, 40)).astype(np.float32)  # takes far more than waves do
+    for path, side, maps in (("x", "a", smooth(8, 40, 40)), ("x", "b", noise), ("y", "a", smooth(8, 20, 20))):
+        record.add(entry_of(path, [maps], side=side))
+    whole = sum(len(text) for text in fitted(record, 10**9).texts.values())
+    for share in (0.8, 0.5, 0.3):
+        fit = fitted(record, int(share * whole))
+        assert fit.reduced["a:x"] == fit.reduced["b:x"]
+
+
+def test_equal_blocks_are_there_once(web):
+    record = pyramid(dropout=smooth(90, 7, 7))
+    index, blocks = shown(html.document(record)[0])
+    assert index["layers"][3]["maps"][0]["at"] == [2, 0]
+    assert "at" not in index["layers"][2]["maps"][0]
+    assert np.array_equal(blocks["dropout"]["codes"], record["dropout"].maps[0].codes)
+    assert html.document(record)[0].count('<script type="text/plain"') == 4
+
+
+def test_halving_keeps_what_is_not_finite_and_fills_up_odd_sides():
+    codes = np.array([[[0, 1, 9], [2, 3, 11], [255, 0, 4]]], np.uint8)
+    maps = halved(Maps(np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3, 3), codes, 3))
+    assert maps.shape == (1, 2, 2)
+    assert maps.reduced == 6
+    assert maps.codes.tolist() == [[[2, 10], [255, 4]]]
+
+
+def test_what_did_not_fit_is_said(web, tmp_path):
     said: list[str] = []
-    html.write(record, tmp_path / "a.html", warn=said.append)
+    html.write(pyramid(), tmp_path / "a.html", warn=said.append)
     assert said == []
-    html.write(record, tmp_path / "a.html", 50_000, said.append)
-    assert "0.05 MB" in said[0]
+    html.write(pyramid(), tmp_path / "a.html", 13_000, said.append)
+    assert said == [
+        "maps are left out to stay within 0.013 MB: deep; their statistics are inside; "
+        "maps are reduced: stem (1/8), mid (1/4); give a larger budget or fewer layers"
+    ]
     with pytest.raises(OutputError):
-        html.write(record, tmp_path / "a.html" / "b.html")
+        html.write(pyramid(), tmp_path / "a.html" / "b.html")
 
 
 def test_the_frame_is_the_file_and_is_kept_apart(web, record):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import shutil
 import struct
+import subprocess
+from importlib.resources import files
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 import layerscope
@@ -32,7 +38,19 @@ def read(data: bytes) -> dict:
             at += 4 * channels
     found["codes"] = np.frombuffer(data, np.uint8, channels * height * width, at).reshape(channels, height, width)
     assert len(data) == at + channels * height * width
+    if flags & 1:
+        found["codes"] = unpredicted(found["codes"])
     return found
+
+
+def unpredicted(gaps: np.ndarray) -> np.ndarray:
+    """(C, h, w), code after code."""
+    codes = gaps.astype(int)
+    for y, x in np.ndindex(codes.shape[1:]):
+        left, upper = codes[:, y, x - 1], codes[:, y - 1, x]
+        codes[:, y, x] += (left + upper) // 2 if y and x else upper if y else left if x else 0
+        codes[:, y, x] %= 256
+    return codes.astype(np.uint8)
 
 
 @pytest.fixture
@@ -92,6 +110,59 @@ def test_a_block_is_the_maps_and_the_statistics(record):
         for name in ("mean", "std", "min", "max", "zeros", "nan", "inf"):
             want = np.asarray(getattr(one.columns, name))
             assert np.array_equal(found[name], want.astype(found[name].dtype)), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(codes=arrays(np.uint8, array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)))
+def test_predicted_codes_come_back(codes):
+    channels = len(codes)
+    maps = Maps(np.zeros(channels, np.float32), np.ones(channels, np.float32), codes.shape, codes)
+    plain = wire.block(entry(channels, maps=[maps]), 0)
+    packed = wire.predicted(plain)
+    assert len(packed) == len(plain)
+    found = read(packed)
+    assert found["flags"] == wire.PREDICTED == 1
+    assert np.array_equal(found["codes"], codes)
+    assert packed[16 : 16 + 36 * channels] == plain[16 : 16 + 36 * channels]
+
+
+PAGE = """
+import { readFileSync } from "node:fs";
+const { parseBlock } = await import(process.argv[1]);
+for (const line of readFileSync(0, "utf8").trim().split("\\n")) {
+  const block = parseBlock(Uint8Array.from(Buffer.from(line, "base64")).buffer);
+  console.log(JSON.stringify([block.C, block.h, block.w, [...block.codes], [...block.lo], [...block.inf]]));
+}"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node to run the page's code")
+def test_the_page_reads_what_python_packs():
+    random = np.random.default_rng(5)
+    shapes = [(1, 1, 1), (3, 1, 7), (2, 9, 1), (5, 6, 4), (1, 17, 33)]
+    blocks = []
+    for channels, height, width in shapes:
+        codes = random.choice([0, 1, 127, 254, 255], (channels, height, width)).astype(np.uint8)
+        low = random.normal(size=channels).astype(np.float32)
+        blocks.append(wire.block(entry(channels, maps=[Maps(low, low + 1, codes.shape, codes)]), 0))
+    lines = [base64.b64encode(one).decode() for block in blocks for one in (block, wire.predicted(block))]
+    code = (files("layerscope") / "web" / "block.js").as_uri()
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", PAGE, code], input="\n".join(lines), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    for at, block in enumerate(blocks):
+        want = read(block)
+        for found in said[2 * at : 2 * at + 2]:
+            assert tuple(found[:3]) == want["shape"]
+            assert found[3] == want["codes"].ravel().tolist()
+            assert np.array_equal(np.float32(found[4]), want["lo"])
+            assert found[5] == want["inf"].tolist()
+
+
+def test_a_block_without_maps_has_nothing_to_predict():
+    plain = wire.block(entry(3), 0, maps=False)
+    assert wire.predicted(plain)[16:] == plain[16:]
 
 
 def test_every_entry_of_every_kind_of_record_can_be_read(record, checkpoint, small, photo):

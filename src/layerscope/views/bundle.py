@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
 from layerscope.errors import LayerscopeError
+from layerscope.views.slim import slim_css, slim_js
 
-__all__ = ["INDEX", "TYPES", "bundle", "inline", "web_files"]
+__all__ = ["INDEX", "TYPES", "bundle", "inline", "sources", "web_files"]
 
 INDEX = "index.html"
 #: the kinds of file that the page is made of; nothing else is given out
@@ -42,7 +43,22 @@ _TARGET = re.compile(r"""\b(?:href|src)=["']?([^"'\s>]+)""")
 
 
 def web_files() -> dict[str, bytes]:
-    """The page's files by their path below `web/`; a placeholder where the package comes without them."""
+    """The page's files by their path below `web/` as they are given out, without comments."""
+    return {
+        name: _slim(name, data.decode()).encode() if name.endswith((".js", ".css")) else data
+        for name, data in sources().items()
+    }
+
+
+def _slim(name: str, code: str) -> str:
+    try:
+        return slim_css(code) if name.endswith(".css") else slim_js(code)
+    except ValueError as error:
+        raise _broken(name, str(error)) from error
+
+
+def sources() -> dict[str, bytes]:
+    """The page's files as they were written; a placeholder where the package comes without them."""
 
     def below(folder: object, prefix: str) -> Iterator[tuple[str, bytes]]:
         for item in folder.iterdir():  # type: ignore[attr-defined]
@@ -106,7 +122,8 @@ def _broken(name: str, what: str) -> LayerscopeError:
 def inline(web: Mapping[str, bytes], data: str, title: str) -> str:
     """The page as one document: styles and code inside, `data` before the code, and a policy that forbids requests.
 
-    `data` is markup that holds no executable script; `title` is escaped already.
+    `web`: the files as they were written; laid together they lose their comments. `data` is markup that holds no
+    executable script; `title` is escaped already.
     """
     texts = {name: content.decode() for name, content in web.items()}
     page = _OTHER.sub("", texts[INDEX])
@@ -118,13 +135,15 @@ def inline(web: Mapping[str, bytes], data: str, title: str) -> str:
         return text
 
     def style(found: re.Match[str]) -> str:
-        return f"<style>{kept('style', texts[_path(found.group())])}</style>"
+        name = _path(found.group())
+        return f"<style>{kept('style', _slim(name, texts[name]))}</style>"
 
     code: list[str] = []
 
     def script(found: re.Match[str]) -> str:
         modules = {name: text for name, text in texts.items() if name.endswith(".js")}
-        text = bundle(modules, _path(found.group()))
+        name = _path(found.group())
+        text = _slim(name, bundle(modules, name))
         # The end of a script, and the start of a comment that hides it, mean the same inside of a string literal.
         text = text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
         code.append(f'<script type="module">{kept("script", text)}</script>')

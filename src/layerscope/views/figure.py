@@ -41,7 +41,7 @@ def side_by_side(record: Record) -> bytes:
 
 def overview(record: Record, image: int = 0) -> bytes:
     """One image through a network as a PNG: the photo, its classes, and eight channels of every stage."""
-    stages = last_of_size(record)[:6]
+    stages = last_of_size(entry for entry in record if image < len(entry.maps))[:6]
     left, width = 264, 264 + 8 * 115 + _MARGIN
     rows = [_tiles(entry, image, 8, 112)[:, : width - left] for entry in stages]
     heights = [row.shape[0] + 40 for row in rows]
@@ -67,7 +67,7 @@ def overview(record: Record, image: int = 0) -> bytes:
         sheet.text(_MARGIN, at, one.label, 14, INK, room=170)
         sheet.text(_MARGIN + 224 - measure(f"{one.probability:.1%}", 14), at, f"{one.probability:.1%}", 14, MUTED)
         sheet.fill(_MARGIN, at + 20, 224, 6, FRAME)
-        sheet.fill(_MARGIN, at + 20, round(224 * one.probability), 6, BAR)
+        sheet.fill(_MARGIN, at + 20, round(224 * one.probability) if one.probability >= 0 else 0, 6, BAR)  # NaN is not
     page = Image.fromarray(sheet.rgb())
     page.paste(photo, (_MARGIN, 60))
     return encode(page)
@@ -116,7 +116,8 @@ def changes(record: Record) -> bytes:
     sheet.text(_MARGIN, 48, facts, 14, MUTED)
     if not pairs:
         sheet.text(_MARGIN, 84, "nothing of the same name and shape differs", 16, INK)
-    most = max((pair.mean_abs or 0 for pair in pairs), default=1.0) or 1.0
+    finite = [pair.mean_abs for pair in pairs if pair.mean_abs is not None and np.isfinite(pair.mean_abs)]
+    most = max(finite, default=1.0) or 1.0
     for row, pair in enumerate(pairs):
         _change(sheet, 84 + 24 * row, pair, most)
     return sheet.png()

@@ -2,6 +2,8 @@
 
     <script type="application/json" id="layerscope-index">     the index of views/wire.py, pictures as data: URLs
     <script type="text/plain" id="block-ID-IMAGE">             a block, gzip, base64; decoded when it is looked at
+    <script type="text/plain" id="profile-ID">                 of a survey: views/profile_block.py, gzip, base64
+    <script type="text/plain" id="shown-NUMBER">               an image of the data set, WebP, base64
 
 Nothing that a record says can end its script or become markup: JSON keeps no `<`, and base64 has none.
 """
@@ -12,58 +14,79 @@ import base64
 import gzip
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from layerscope.files import save
+from layerscope.profiles import wanted
 from layerscope.record import Record
 from layerscope.views import wire
-from layerscope.views.bundle import inline, web_files
+from layerscope.views.bundle import inline, sources
+from layerscope.views.packing import Fit, fitted
+from layerscope.views.profile_block import profile_block
 
-__all__ = ["BUDGET_BYTES", "document", "left_out_note", "write"]
+__all__ = ["BUDGET_BYTES", "budget_note", "document", "write"]
 
 #: what still goes by mail
 BUDGET_BYTES = 10_000_000
+#: of what the page and the index leave of it, so much may be images of a data set
+_SHOWN_SHARE = 0.4
 
-Blocks = dict[tuple[int, int], str]
 
+def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, Fit]:
+    """The HTML text, and what was reduced or left out so that it fits into the budget.
 
-def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, list[str]]:
-    """The HTML text, and the keys of the layers whose maps did not fit into the budget, largest first.
-
-    These layers keep their statistics. The page itself, the index and the pictures are counted too.
+    Statistics are always inside. The page itself, the index and the pictures are counted too.
     """
-    web = web_files()
     pictures = [f"data:image/png;base64,{_base64(wire.png(record, at))}" for at in range(len(record.pictures))]
-    spent = sum(map(len, web.values())) + sum(map(len, pictures)) + len(wire.dumps(wire.index(record)))
-    blocks, left_out = _fit(record, budget_bytes - spent)
-    index = wire.index(record, left_out=left_out)
+    spent = len(_page(record, _index(record, pictures, Fit(list(record)), 0), Fit([])).encode("utf-8", "replace"))
+    extras = _profiles(record)
+    extras |= _shown(record, (budget_bytes - spent - sum(map(len, extras.values()))) * _SHOWN_SHARE)
+    fit = fitted(record, budget_bytes - spent - sum(len(key) + len(text) + 50 for key, text in extras.items()))
+    return _page(record, _index(record, pictures, fit, budget_bytes, extras), fit, extras), fit
+
+
+def _profiles(record: Record) -> dict[str, str]:
+    """What a survey knows of each layer, by the id of its element."""
+    return {
+        f"profile-{number}": _base64(gzip.compress(profile_block(entry.profile), 6, mtime=0))
+        for number, entry in enumerate(record)
+        if entry.profile
+    }
+
+
+def _shown(record: Record, room: float) -> dict[str, str]:
+    """Images of the data set as far as there is room: first those that are some channel's best."""
+    found: dict[str, str] = {}
+    lists = [entry.profile.examples for entry in record if entry.profile and entry.profile.examples]
+    there = {one.number: one for one in record.shown if one.data.size}
+    for number in wanted(lists):
+        if number in there:
+            text = _base64(wire.webp(record, number))
+            room -= len(text)
+            if room < 0:
+                break
+            found[f"shown-{number}"] = text
+    return found
+
+
+def _index(
+    record: Record, pictures: list[str], fit: Fit, budget_bytes: int, extras: Collection[str] = ()
+) -> dict[str, Any]:
+    """The index with what is there in a file alone."""
+    shown = replace(record, entries={entry.key: entry for entry in fit.entries})
+    index = wire.index(shown, left_out=fit.left_out)
     for row, url in zip(index["pictures"], pictures, strict=True):
         row["src"] = url
-    data = [f'<script type="application/json" id="layerscope-index">{_json(index)}</script>']
-    data += [f'<script type="text/plain" id="block-{id}-{at}">{text}</script>' for (id, at), text in blocks.items()]
-    title = html.escape(" vs ".join(filter(None, (record.subject, record.subject_b))) or "layerscope")
-    return inline(web, "\n".join(data), title), left_out
-
-
-def _fit(record: Record, room: int) -> tuple[Blocks, list[str]]:
-    """Every block, those of the largest layers without maps where the room is too small."""
-    entries = list(record)
-    packed = [[_text(wire.block(entry, at)) for at in range(max(1, len(entry.maps)))] for entry in entries]
-    sizes = [sum(map(len, texts)) for texts in packed]
-    total, left_out = sum(sizes), []
-    for number in sorted(range(len(entries)), key=lambda one: -sizes[one]):
-        if total <= room:
-            break
-        if entries[number].maps:
-            packed[number] = [_text(wire.block(entries[number], 0, maps=False))]
-            total -= sizes[number] - len(packed[number][0])
-            left_out.append(entries[number].key)
-    return {(number, at): text for number, texts in enumerate(packed) for at, text in enumerate(texts)}, left_out
-
-
-def _text(block: bytes) -> str:
-    return _base64(gzip.compress(block, 6, mtime=0))
+    for image_ in index.get("images", []):
+        image_["pixels"] = f"shown-{image_['number']}" in extras
+    for (number, image), at in fit.shared.items():
+        index["layers"][number]["maps"][image]["at"] = at
+    if fit.reduced:
+        index["notes"].append(f"reduced to stay within {budget_bytes / 1e6:g} MB: {_factors(fit.reduced)}")
+    return index
 
 
 def _base64(data: bytes) -> str:
@@ -74,15 +97,36 @@ def _json(index: object) -> str:
     return wire.dumps(index).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def left_out_note(left_out: list[str], budget_bytes: int) -> str:
-    """One line for the user about layers without maps; "" if there are none."""
-    if not left_out:
-        return ""
-    named = ", ".join(left_out[:3]) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
-    return (
-        f"maps are left out to stay within {budget_bytes / 1e6:g} MB: {named}; their statistics are inside; "
-        "give a larger budget or fewer layers"
-    )
+def _page(record: Record, index: dict[str, Any], fit: Fit, extras: Mapping[str, str] | None = None) -> str:
+    data = [f'<script type="application/json" id="layerscope-index">{_json(index)}</script>']
+    data += [f'<script type="text/plain" id="block-{id}-{at}">{text}</script>' for (id, at), text in fit.texts.items()]
+    data += [f'<script type="text/plain" id="{key}">{text}</script>' for key, text in (extras or {}).items()]
+    title = html.escape(" vs ".join(filter(None, (record.subject, record.subject_b))) or "layerscope")
+    return inline(sources(), "\n".join(data), title)
+
+
+def budget_note(fit: Fit, budget_bytes: int) -> str:
+    """One line for the user about layers with smaller maps, or without; "" if there are none."""
+    within = f" to stay within {budget_bytes / 1e6:g} MB"
+    said = []
+    if fit.left_out:
+        said.append(f"maps are left out{within}: {_some(fit.left_out)}; their statistics are inside")
+    if fit.reduced:
+        shown = [_factor(*one) for one in fit.reduced.items()]
+        said.append(f"maps are reduced{'' if said else within}: {_some(shown)}")
+    return "; ".join([*said, "give a larger budget or fewer layers"]) if said else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _factor(key: str, factor: int) -> str:
+    return f"{key} (1/{factor})"
+
+
+def _factors(reduced: dict[str, int]) -> str:
+    return ", ".join(_factor(*one) for one in reduced.items())
 
 
 def write(
@@ -92,8 +136,8 @@ def write(
     warn: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the HTML file, whole or not at all; `warn` is told what did not fit. Raises OutputError, RecordError."""
-    text, left_out = document(record, budget_bytes)
-    note = left_out_note(left_out, budget_bytes)
+    text, fit = document(record, budget_bytes)
+    note = budget_note(fit, budget_bytes)
     if note and warn:
         warn(note)
     return save(text.encode("utf-8", "replace"), Path(path))

@@ -25,8 +25,8 @@ def frame(record: Record, budget_bytes: int = BUDGET_BYTES) -> str:
 
 def line(record: Record) -> str:
     """`features of AlexNet.pth: 21 layers, 1 image`"""
-    what = "tensor" if record.kind == "weights" or not record.entries else "layer"
-    count = len(record.entries) or len(record.pairs)
+    what = "tensor" if record.of_tensors else "layer"
+    count = len(record.pairs) if record.kind == "compare" and record.of_tensors else len(record.entries)
     subject = " vs ".join(filter(None, (record.subject, record.subject_b)))
     shown = f", {_counted(len(record.pictures), 'image')}" if record.pictures else ""
     return printable(f"{record.kind} of {subject}: {_counted(count, what)}{shown}")

@@ -75,10 +75,12 @@ def _pictures(
         return
     for image in range(max((len(entry.maps) for entry in record), default=0)):
         network = png.span_of(record, image) if mode == "network" else None
-        many = len(record.pictures) > 1
+        many = len(record.pictures) > 1 and image < len(record.pictures)
         stem = f"{Path(record.pictures[image].name).stem}." if many else ""
         if overview and record.pictures and last_of_size(record):
             yield unique(f"{stem}overview", ""), partial(figure.overview, record, image)
         for entry in record:
+            if image >= len(entry.maps):
+                continue
             name = unique(stem + entry.key.replace(":", "-"), "features")
             yield name, partial(png.feature_mosaic, record, entry, image, channels, cmap, mode, network)

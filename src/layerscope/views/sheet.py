@@ -23,6 +23,8 @@ INK, MUTED, ACCENT = 224, 232, 240
 PAPER, FRAME, LINE, BAR, HATCH_A, HATCH_B = 248, 249, 250, 251, 252, 253
 
 _PAPER = (17, 19, 24)
+#: more fit on no line, and to measure a name of a million takes a minute
+_MOST_LETTERS = 1000
 _COLORS = {
     INK: (236, 239, 244),
     MUTED: (150, 160, 175),
@@ -59,7 +61,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def measure(text: str, size: int) -> int:
     """Width of a text in pixels."""
-    return round(_font(size).getlength(text))
+    return round(_font(size).getlength(text[:_MOST_LETTERS]))
 
 
 class Sheet:
@@ -71,7 +73,7 @@ class Sheet:
 
     def text(self, x: int, y: int, text: str, size: int, ink: int = INK, room: int | None = None) -> int:
         """Write at (x, y), the left end of the top line; cut to `room` pixels with an ellipsis. The width drawn."""
-        text = printable(text)
+        text = printable(text[:_MOST_LETTERS])
         room = self.pixels.shape[1] - x if room is None else room
         if measure(text, size) > room:
             while text and measure(text + "...", size) > room:

@@ -220,7 +220,9 @@ def evidence_page(evidence: Evidence) -> bytes:
     what = "predicted" if evidence.predicted else "chosen, not the predicted class"
     page.text(_MARGIN + used + 10, 24, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15, MUTED)
     page.sheet.fill(width - _MARGIN - 160, 28, 160, 8, FRAME)
-    page.sheet.fill(width - _MARGIN - 160, 28, round(160 * evidence.probability), 8, BAR)
+    page.sheet.fill(
+        width - _MARGIN - 160, 28, round(160 * evidence.probability) if evidence.probability >= 0 else 0, 8, BAR
+    )
     names = f"{short(evidence.network)} · {evidence.picture.name}"
     page.text(_MARGIN, 52, names, 14, MUTED, room=width - 2 * _MARGIN)
     photo = evidence.picture.pixels

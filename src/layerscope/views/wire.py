@@ -21,12 +21,15 @@ from layerscope.record import Entry, Histogram, Picture, Record
 from layerscope.stats import Columns
 from layerscope.text import finite
 
-__all__ = ["WIRE", "block", "dumps", "finite", "images_of", "index", "png"]
+__all__ = ["PREDICTED", "WIRE", "block", "dumps", "finite", "images_of", "index", "png", "predicted", "webp"]
 
 #: version of the format, in the index
 WIRE = 1
+#: flag of a block whose codes are differences from what their neighbours let expect
+PREDICTED = 1
 
 _HEAD = struct.Struct("<4I")  # channels, height, width, flags
+_CHANNEL_BYTES = 36  # six floats and three counts
 _MOST = np.iinfo(np.uint32).max
 
 
@@ -65,9 +68,23 @@ def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Coll
             "layers": [_layer(number, entry, entry.key in left_out) for number, entry in enumerate(record)],
             "left_out": [entry.key for entry in record if entry.key in left_out],
             "live": dict(live) if live else None,
+            **(_survey(record) if record.kind == "survey" else {}),
         }
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise RecordError(f"{record.subject}: the record contradicts itself ({error}); make it again") from error
+
+
+def _survey(record: Record) -> dict[str, Any]:
+    """What the index of a survey has beside: classes, the images of the examples, and how alike the layers are."""
+    fields = ("number", "name", "label", "width", "height")
+    alike = record.similarity
+    return {
+        "classes": list(record.classes),
+        "images": [
+            {name: getattr(one, name) for name in fields} | {"pixels": one.data.size > 0} for one in record.shown
+        ],
+        "similarity": vars(alike) | {"value": alike.value.tolist()} if alike else None,
+    }
 
 
 def _picture(picture: Picture) -> dict[str, Any]:
@@ -93,6 +110,7 @@ def _layer(number: int, entry: Entry, left_out: bool) -> dict[str, Any]:
         "maps": [dict(zip("chw", one.shape, strict=True), reduced=int(one.reduced)) for one in maps],
         "total": _total(entry.total),
         "histogram": _histogram(entry.histogram),
+        **({"profile": True} if entry.profile else {}),
     }
 
 
@@ -140,6 +158,23 @@ def block(entry: Entry, image: int, maps: bool = True) -> bytes:
     return b"".join([_HEAD.pack(channels, height, width, 0), *floats, *counts, codes])
 
 
+def predicted(block: bytes) -> bytes:
+    """The same block with flag PREDICTED, for packing: each code less the mean of its left and upper one, modulo 256.
+
+    The mean is rounded down. The first row has a left neighbour alone, the first column an upper one, the first code
+    of a plane none. A predictor of PNG (ISO/IEC 15948, filter type 3), but for its edges.
+    """
+    channels, height, width, flags = _HEAD.unpack_from(block)
+    start = _HEAD.size + _CHANNEL_BYTES * channels
+    codes = np.frombuffer(block, np.uint8, offset=start).reshape(channels, height, width)
+    left, upper = codes[:, 1:, :-1].astype(np.uint16), codes[:, :-1, 1:]
+    gaps = codes.copy()
+    gaps[:, 1:, 1:] -= ((left + upper) >> 1).astype(np.uint8)
+    gaps[:, :1, 1:] -= codes[:, :1, :-1]
+    gaps[:, 1:, :1] -= codes[:, :-1, :1]
+    return _HEAD.pack(channels, height, width, flags | PREDICTED) + block[_HEAD.size : start] + gaps.tobytes()
+
+
 def _as(values: NDArray, dtype: str) -> bytes:
     return np.ascontiguousarray(values.astype(dtype)).tobytes()
 
@@ -181,6 +216,15 @@ def _columns(entry: Entry, channels: int | None) -> Columns:
 def _nothing(size: int) -> Columns:
     none, gap = np.zeros(size, np.int64), np.full(size, np.nan)
     return Columns(count=none, mean=gap, m2=gap, min=gap, max=gap, zeros=none, nan=none, inf=none)
+
+
+def webp(record: Record, number: int) -> bytes:
+    """Image `number` of the data set. Raises RecordError if the record has no such picture."""
+    found = next((one for one in record.shown if one.number == number), None)
+    data = found.data.tobytes() if found is not None else b""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise RecordError(f"image {number}: is not in this record")
+    return data
 
 
 def png(record: Record, number: int) -> bytes:
