@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from layerscope.errors import NetworkError
 from layerscope.hooks import unwrapped
+from layerscope.networks.exported import load_program
 from layerscope.networks.preprocessing import CLIPS, IMAGENET, PIXELS, Preprocessing
 from layerscope.networks.script import mirror
 
@@ -120,7 +121,7 @@ def open_program(given: str) -> tuple[nn.Module, tuple[int, int] | None] | None:
     """The network of a TorchScript or torch.export file, on the CPU; None for any other file.
 
     With it the (height, width) of the images that it insists on, if it does: a program is exported for one size.
-    Neither runs Python code of the file: TorchScript is interpreted by torch, an exported program is a graph.
+    TorchScript is interpreted by torch; of an exported program nothing but a graph of operators is taken.
     Raises NetworkError for a file that this torch cannot load.
     """
     kind = _kind(Path(given))
@@ -131,8 +132,10 @@ def open_program(given: str) -> tuple[nn.Module, tuple[int, int] | None] | None:
             warnings.simplefilter("ignore")  # TorchScript is deprecated, and people have such files
             if kind == "script":
                 return torch.jit.load(given, map_location="cpu"), None  # type: ignore[no-untyped-call]
-            program = torch.export.load(given)
+            program = load_program(Path(given))
             return unflattened(program), _size_of(program)
+    except NetworkError:
+        raise
     except Exception as error:  # torch raises what it likes
         said = " ".join(str(error).split())[:200]
         raise NetworkError(f"{given}: torch {torch.__version__} cannot load it ({said}); export it again") from error
