@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test slow check bench setup clean
+.PHONY: demo test slow check bench site dist setup clean
 
 setup: $(READY)
 
@@ -37,5 +37,14 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/run.py
 
+# Strict: a link that leads nowhere and a name that the reference does not find are errors. (Its theme announces a
+# successor at every run, which is no warning about these pages. --quiet would hide the warnings from --strict too.)
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build
+
 clean:
-	rm -rf $(VENV) layerscope-demo
+	rm -rf $(VENV) layerscope-demo site dist

@@ -88,3 +88,20 @@ def test_a_loaded_record_shows_itself_without_torch(saved):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[1] == "[]", done.stderr
     assert layerscope.load(saved)._repr_html_() == small_record()._repr_html_()
+
+
+def test_view_takes_the_preprocessing_and_another_network(run, saved, monkeypatch, code):
+    from layerscope import server
+
+    seen = {}
+    monkeypatch.setattr(server, "serve", lambda what, images, *rest, **options: seen.update(options, what=what))
+    assert (
+        run("view", f"{code}:small", "--size", "64", "--mean", "0.5,0.4,0.3", "--against", "layerscope:alexnet").code
+        == 0
+    )
+    assert seen["against"] == "layerscope:alexnet"
+    network = seen["opener"](seen["what"])
+    assert (network.preprocessing.resize, network.preprocessing.mean) == ((64, 64), (0.5, 0.4, 0.3))
+    ran = run("view", saved, "--crop", "64")
+    assert ran.code == 2
+    assert "--crop" in ran.line

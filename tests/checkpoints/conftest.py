@@ -35,6 +35,7 @@ DTYPES = (
     *("uint8", "bool", "complex32", "complex64", "complex128"),
     *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
 )
+DTYPES = tuple(name for name in DTYPES if hasattr(torch, name))  # torch has float8_e8m0fnu since 2.7
 
 
 class Network(torch.nn.Module):

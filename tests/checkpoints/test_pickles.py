@@ -87,7 +87,7 @@ HOSTILE = {
         pickle.dumps(Call(subprocess.Popen, ["touch", "pwned"])),
         "call subprocess.Popen(['touch', 'pwned'])",
     ),
-    "open": (pickle.dumps(Call(open, "pwned", "w")), "call io.open('pwned', 'w')"),
+    "open": (pickle.dumps(Call(open, "pwned", "w")), f"call {open.__module__}.open('pwned', 'w')"),
     "protocol 0": (b"cos\nsystem\n(S'touch pwned'\ntR.", "call os.system('touch pwned')"),
     "inst": (b"\x80\x02(S'touch pwned'\nios\nsystem\n.", "call os.system('touch pwned')"),
     "obj": (b"\x80\x02(cos\nsystem\nS'touch pwned'\no.", "call os.system('touch pwned')"),

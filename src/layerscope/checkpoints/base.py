@@ -45,6 +45,15 @@ class TensorSpec:
         return self.stored_bytes if self.stored_bytes >= 0 else self.count * itemsize(self.dtype)
 
 
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Which file it is, its size and when it was written last; None if it is not there."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @dataclass
 class Checkpoint:
     """An open checkpoint. Use it as a context manager; it holds the file mapped until it is closed."""
@@ -61,13 +70,18 @@ class Checkpoint:
     #: small plain values beside the tensors, such as {"epoch": 7}
     extra: dict[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._state = _state(self.path)
+
     def read(self, spec: TensorSpec) -> NDArray[Any]:
         """The elements of one tensor, shaped, as the bits of `dtypes.STORAGE`; read-only, mapped if possible.
 
         The array keeps the file mapped, also after `close`. It need be neither contiguous nor aligned.
-        Raises CheckpointError if the tensor is not part of this file, cannot be read, or the file is closed.
+        Raises CheckpointError if the tensor is not part of this file, cannot be read, or the file is closed or has
+        been written over: where it is shorter now, to look at the rest of what is mapped would end the process.
         """
         with guarded(self.path):
+            self._unchanged()
             if spec.unreadable:
                 raise Damage(f"{show(spec.name)} has no readable elements: {spec.unreadable}", "skip this tensor")
             if spec.name not in self.loaders:
@@ -76,6 +90,12 @@ class Checkpoint:
             array = self.loaders[spec.name]()
             array.flags.writeable = False
             return array
+
+    def _unchanged(self) -> None:
+        now = _state(self.path)
+        # Another file of that name is no matter, nor none: what is mapped is the one that was opened.
+        if now and self._state and now[:2] == self._state[:2] and now != self._state:
+            raise Damage("has been written over while it was read", "wait until it is complete, and start again")
 
     def close(self) -> None:
         """Let the file go; arrays that were read stay valid, and the last of them unmaps the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def open(path: Path) -> Checkpoint:
             raise Damage(f"says that {show(tensor)} lies in {show(shard)}, which does not hold it")
         specs.append(known[shard, tensor])
         if tensor in shards[shard].loaders:
-            loaders[tensor] = shards[shard].loaders[tensor]
+            loaders[tensor] = partial(shards[shard].read, known[shard, tensor])
     unlisted = len(known) - len(specs)
     warnings = [f"{show(name)}: {line}" for name, shard in shards.items() for line in shard.warnings]
     if unlisted:
