@@ -67,8 +67,11 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture(tmp_path / "tulip.jpg", 64, 64)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    space = {"model": build("torchvision:resnet18").eval(), "x": torch.randn(1, 3, 32, 32)}
+    model = build("torchvision:resnet18").eval()
+    space = {"model": model, "x": torch.randn(1, 3, 32, 32), "train": lambda model: trained.append(model)}
+    trained: list[Any] = []
     exec(code, space)
+    assert trained == [model]
     assert space["record"]["layer1.0.conv1"].columns.mean.shape == (64,)
     assert list(space["seen"]) == [f"layer{i}.{j}.conv1" for i in range(1, 5) for j in range(2)]
 

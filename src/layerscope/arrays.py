@@ -27,7 +27,7 @@ class Arrays:
         from safetensors import safe_open
 
         opened: Any = safe_open  # it has no types
-        self._path, self._given = path, set[str]()
+        self._path, self._file, self._given = path, Path(path), set[str]()
         self._handle = opened(path, framework="numpy")
         self._state = self._now()
         self.text: str = (self._handle.metadata() or {})["layerscope"]
@@ -74,7 +74,7 @@ class Arrays:
         return np.asarray(array)
 
     def _now(self) -> tuple[int, ...]:
-        found = Path(self._path).stat()
+        found = self._file.stat()
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _unchanged(self) -> None:

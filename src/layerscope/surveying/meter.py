@@ -229,7 +229,8 @@ class Meter:
         self._whole()
         pooled, alike = self._minibatches.close()
         state = State(self._images, self.measures.classes, {}, self._counts, alike)
-        found = {key: layer.state(pooled.get(key)) for key, layer in self._layers.items()}
+        # One after the other: counters are larger than the state that is made of them.
+        found = {key: self._layers.pop(key).state(pooled.get(key)) for key in list(self._layers)}
         state.merge(State(layers=found))
         for key, one in found.items():
             if one.examples is not None:

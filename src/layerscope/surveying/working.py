@@ -119,10 +119,7 @@ class Working:
             shape = (4, rows // seen.each, 1, self.channels)
             lines = np.repeat(seen.table[4:].reshape(shape), seen.each, axis=2)
             table[4:] = lines.reshape(4, -1)
-        if self.rectified and self.delta is None:
-            self.delta = np.zeros_like(self.counters)
-        elif self.delta is not None:
-            self.delta[:] = 0
+        self.delta = np.zeros_like(self.counters) if self.rectified else None
         survey_calls.spectrum(values.reshape(-1), table, self.channels, self.counters, self.delta, room)
 
     def rectify(self, source: Working) -> bool:
@@ -132,7 +129,7 @@ class Working:
             return False
         assert self.counters is not None
         self.counters[:, :BINS] += source.delta[:, :BINS]
-        self.delta = None  # what an earlier batch left in it
+        source.delta = None  # all layers together would hold as much again as their counters
         return True
 
     def state(self, pooled: Pooled | None) -> LayerState:

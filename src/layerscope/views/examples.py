@@ -13,7 +13,7 @@ from layerscope.errors import RecordError
 from layerscope.profiles import Profile, Shown, crop_of
 from layerscope.record import Entry, Record
 from layerscope.text import number, shape
-from layerscope.views.page import RGB, Page, framed
+from layerscope.views.page import RGB, Page, colored, fit, framed
 from layerscope.views.sheet import INK, MUTED
 
 __all__ = ["examples_sheet", "opened"]
@@ -21,6 +21,8 @@ __all__ = ["examples_sheet", "opened"]
 _SIDE, _GAP, _MARGIN, _TEXT = 96, 4, 16, 210
 #: crops of fewer pixels are enlarged beyond recognition: some of what lies around is shown too
 _LEAST_PX = 24
+#: how bright it is where no cell of the window lies, of 254: neither high nor low
+_UNKNOWN = 117
 #: sides of a picture in a record, and of what lies on a crop: a few bytes of a crafted record could ask for gigabytes
 _MOST_PX = 1024
 _KEPT = 32  # pictures
@@ -64,10 +66,14 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
         for place in range(places):
             image = int(profile.examples.image[channel, place])
             pixels = image_of(image)
+            if image < 0:
+                break
             if pixels is not None:
                 size = shown[image].height, shown[image].width
                 crop = _crop(entry, profile, channel, place, pixels, size)
-                page.picture(_MARGIN + _TEXT + place * step, y, crop)
+            else:  # the record lacks the image: its surroundings in the map alone
+                crop = fit(colored(entry.maps[place].codes[channel], 0, 254, "gray"), _SIDE, _SIDE)
+            page.picture(_MARGIN + _TEXT + place * step, y, crop)
     return page.png()
 
 
@@ -78,7 +84,8 @@ def _said(page: Page, record: Record, entry: Entry, profile: Profile, channel: i
     elif profile.examples is not None and profile.examples.image[channel, 0] >= 0:
         lines.append(f"up to {number(float(profile.examples.value[channel, 0]))}")
     if 0 < profile.silent[channel] < profile.images:
-        lines.append(f"silent on {profile.silent[channel] / max(profile.images, 1):.0%} of the images")
+        share = profile.silent[channel] / max(profile.images, 1)
+        lines.append(f"silent on {f'{share:.0%}' if share >= 0.005 else 'under 1%'} of the images")
     if profile.favourite is not None and profile.explained is not None:
         best = int(profile.favourite[channel])
         if 0 <= best < len(record.classes) and profile.explained[channel] > 0:
@@ -120,11 +127,11 @@ def _heat(
     codes: NDArray[np.uint8], box: tuple[tuple[float, float], tuple[float, float]], corner: tuple[int, int],
     factor: float, size: tuple[int, int],
 ) -> NDArray[np.float32]:  # fmt: skip
-    """The window's codes as shares 0 to 1 on the pixels of the crop; 0 where no cell lies."""
+    """The window's codes as shares 0 to 1 on the pixels of the crop."""
     (y0, y1), (x0, x1) = box
     values = Image.fromarray(np.where(codes == 255, 0, codes).astype(np.uint8))
     high, wide = max(1, round((y1 - y0) * factor)), max(1, round((x1 - x0) * factor))
-    laid = Image.new("L", (size[1], size[0]))
+    laid = Image.new("L", (size[1], size[0]), _UNKNOWN)
     at = round((x0 - corner[1]) * factor), round((y0 - corner[0]) * factor)
     if max(high, wide, abs(at[0]), abs(at[1])) > _MOST_PX:
         raise RecordError(f"cells of {high} x {wide} pixels on a crop of {size}: make the record again")
