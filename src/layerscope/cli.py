@@ -253,8 +253,8 @@ def train(images: Path, network: str, save: Path, **options: Any) -> None:
     click.echo(f"next: layerscope features {save} IMAGE --out maps")
 
 
-@cli.command(short_help="A page on a record, or on a network at work.", epilog=NETWORK_HELP)
-@click.argument("what", metavar="RECORD|NETWORK")
+@cli.command(short_help="A page on a record, a training, or a network at work.", epilog=NETWORK_HELP)
+@click.argument("what", metavar="RECORD|RUN|NETWORK")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--against", metavar="NETWORK", help="Another network, side by side on one image.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen here; by default where it is free.")
@@ -265,26 +265,28 @@ def view(
 ) -> None:
     """The viewer: every channel on one sheet, from a unit to its arithmetic, in the browser of this machine.
 
-    Shows a record that was saved with --record, or runs a network on images; others can be dropped on the page.
-    Ctrl-C ends it.
+    Shows a record that was saved with --record, follows a training that layerscope.watch writes, or runs a network on
+    images; others can be dropped on the page. Ctrl-C ends it.
 
     \b
     Examples:
       layerscope view tulip.layerscope
+      layerscope view runs/a
       layerscope view AlexNet.pth tulip.jpg
       layerscope view AlexNet.pth tulip.jpg --against resNet34.pth
       layerscope view torchvision:resnet34=resNet34.pth --port 8000 --no-browser
     """
     from layerscope.server import is_record, serve
+    from layerscope.server.runs import run_path
 
     given = [f"--{name}" for name, value in preprocessing.items() if value is not None]
-    if given and is_record(what):
+    if given and (is_record(what) or run_path(what)):
         raise UsageError(f"{given[0]}: {what} is a record, and is shown as it was made; give a network")
     opener = partial(network_of, **preprocessing)
     serve(what, images, port, not no_browser, click.echo, _line, against=against, opener=opener)
 
 
-@cli.command(short_help="A saved record as HTML, CSV or TensorBoard log.")
+@cli.command(short_help="A record or a training as HTML, CSV or TensorBoard log.")
 @click.argument("record", type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="The viewer and the record as one file.")
 @click.option("--budget", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="MB", help="Of --html.")
@@ -293,9 +295,12 @@ def view(
 def export(record: Path, html: Path | None, budget: float, csv: Path | None, tensorboard: Path | None) -> None:
     """Write a saved record as one HTML file, as CSV tables or as a TensorBoard log.
 
+    The folder of a training that was watched becomes one HTML file with a slider over its steps.
+
     \b
     Examples:
       layerscope export tulip.layerscope --html tulip.html
+      layerscope export runs/a --html run.html
       layerscope export tulip.layerscope --csv tables
       layerscope export tulip.layerscope --tensorboard runs/tulip
     """
@@ -305,6 +310,13 @@ def export(record: Path, html: Path | None, budget: float, csv: Path | None, ten
 
     if not html and not csv and not tensorboard:
         raise UsageError("export: say what to write: --html FILE, --csv DIR or --tensorboard LOGDIR")
+    if record.is_dir():
+        if not html or csv or tensorboard:
+            raise UsageError(f"{record}: a folder is a training, which --html alone takes; give one of its records")
+        from layerscope.server.runs import export_run
+
+        click.echo(export_run(record, html, round(budget * 1e6), say))
+        return
     loaded = load(record)
     if html:
         from layerscope.views.html import write as page
@@ -332,6 +344,8 @@ def main() -> None:
     """The entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted; never a traceback."""
     # Before numpy is imported: its threads wait by spinning, and what we multiply is too small to share.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if os.environ.get("LAYERSCOPE_DEBUG"):
         sys.exit(cli(standalone_mode=False))
     try:

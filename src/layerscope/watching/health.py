@@ -171,7 +171,8 @@ class Health:
             text = f"{name} moved by {ratio:.2g} of its own spread in one step; about 0.001 is usual"
             found += self._once(Event(step, "exploding", f"{name}/update", text), ratio > MOVES)
         if ratios:
-            self.scalars["update to weight"] = float(np.nanmedian(ratios)) if not np.isnan(ratios).all() else math.nan
+            middle = math.nan if np.isnan(ratios).all() else float(np.nanmedian(ratios))
+            self.scalars["median update to weight"] = middle
         return found
 
 

@@ -46,7 +46,8 @@ def wandb_sink(run: Any = None) -> Sink:
             body["tensors"] = wandb.Table(columns=list(columns), data=rows)
         if events:
             body["events"] = wandb.Table(columns=["step", "event"], data=[[one.step, one.text] for one in events])
-        (run or wandb.run).log({"watched step": step, **body})
+        current: Any = run or wandb.run
+        current.log({"watched step": step, **body})
 
     return sink
 
