@@ -10,6 +10,11 @@ image is among the best. `memory`: the peak of a process of its own with one var
 
 from __future__ import annotations
 
+import os
+
+# Before numpy is imported: its threads wait by spinning, which would be counted against whoever comes next.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import argparse
 import io
 import multiprocessing

@@ -63,6 +63,7 @@ def weights(model: nn.Module, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(repeats + 1):
             for name, work in (("theirs", theirs), ("ours", ours)):
+                time.sleep(0.3)  # until threads that theirs has left spinning sleep
                 place = f"{folder}/{name}{number}"
                 seconds = cpu(lambda work=work, place=place: work(place))  # type: ignore[misc]
                 if number:  # the first is not counted

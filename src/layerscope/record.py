@@ -257,10 +257,10 @@ def _pack(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
     def columns(name: str, value: Columns | None) -> str | None:
         if value is None:
             return None
-        floats = np.stack([np.ravel(field) for field in (value.mean, value.m2, value.min, value.max)])
-        counts = np.stack([np.ravel(field) for field in (value.count, value.zeros, value.nan, value.inf)])
-        put(f"{name}.floats", floats.astype(np.float64))
-        put(f"{name}.counts", counts.astype(np.int64))
+        floats = np.array((value.mean, value.m2, value.min, value.max), np.float64).reshape(4, -1)
+        counts = np.array((value.count, value.zeros, value.nan, value.inf), np.int64).reshape(4, -1)
+        put(f"{name}.floats", floats)
+        put(f"{name}.counts", counts)
         return name
 
     def entry(number: int, value: Entry) -> dict[str, Any]:

@@ -21,9 +21,7 @@ __all__ = ["survey"]
     "--histograms", multiple=True, metavar="GLOB", default=("*Conv*",), show_default=True,
     help="Layers whose channels get a histogram; '*' for all.",
 )  # fmt: skip
-@click.option(
-    "--against", metavar="NETWORK", help="Another network: how alike the layers of both are (CKA)."
-)
+@click.option("--against", metavar="NETWORK", help="Another network: how alike the layers of both are (CKA).")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--workers", default=0, metavar="N", help="Processes of one thread each; by default this one alone.")
 @click.option("--address", default="", help="Of a Ray cluster that runs already.")

@@ -64,6 +64,9 @@ class Bins:
         size = np.where(at < _SIDE, _SIDE - at, at - _SIDE + 1) + FIRST_BIN
         return np.where(at < _SIDE, 2047 - size, 2048 + size)
 
+    def fits(self, other: Bins) -> None:
+        """Any two do: bins are the same everywhere."""
+
     def merge(self, other: Bins) -> Bins:
         """The sum of both."""
         if not other.counts.shape[1]:

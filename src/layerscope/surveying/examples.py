@@ -94,13 +94,17 @@ class Examples:
         # Slots that no entry was written to are still zeros.
         return cls(key, at[rows, slots], low[rows, slots], codes[rows, slots], grid)
 
-    def merge(self, other: Examples) -> Examples:
-        """The best of both. Raises RecordError where they were not made alike."""
+    def fits(self, other: Examples) -> None:
+        """Raises RecordError where they were not made alike."""
         if self.top != other.top or self.grid != other.grid:
             raise RecordError(
                 f"the best {self.top} images on maps of {self.grid} and {other.top} on {other.grid} do not merge; "
                 f"survey all images in the same way"
             )
+
+    def merge(self, other: Examples) -> Examples:
+        """The best of both. Raises RecordError where they were not made alike."""
+        self.fits(other)
         if not other.taken.any():
             return self
         key = np.concatenate([self.key, other.key], 1)  # (C, 2k)

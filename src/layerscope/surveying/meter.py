@@ -23,6 +23,7 @@ from layerscope.planes import planes
 from layerscope.selection import select
 from layerscope.sites import Site
 from layerscope.stats import Columns, calls, total
+from layerscope.stats.signatures import BINS
 from layerscope.surveying.minibatches import Minibatches
 from layerscope.surveying.pooled import Scale, calibrate
 from layerscope.surveying.state import State
@@ -109,6 +110,7 @@ class Meter:
         self._layers: dict[str, Working] = {}
         self._best: dict[str, Array] = {}
         self._room = Working.room()
+        self._delta = np.zeros((0, 2 * BINS), np.uint32)
         self._table = _Table()
         self._numbers = np.zeros(0, np.int64)
         self._rows = 0
@@ -199,8 +201,14 @@ class Meter:
             return
         layer.make_room(seen.values.size // seen.channels)
         if not self._derived(layer, module, tensor):
-            layer.count(seen, self._room)
+            layer.count(seen, self._room, self._spread(layer.channels))
         self._last = ref(tensor), _version(tensor), layer
+
+    def _spread(self, channels: int) -> Array:
+        """Room for the histograms of one batch of one layer."""
+        if len(self._delta) < channels:
+            self._delta = np.zeros((channels, 2 * BINS), np.uint32)
+        return self._delta
 
     def _begin(self, eye: _Eye, site: Site, module: nn.Module, given: Tensor, plan: Plan, seen: Seen) -> Working:
         kind, measures = type(module).__name__, self.measures

@@ -141,10 +141,14 @@ class Pooled:
         sums, squares = exact.sum(0).astype(np.int64), (exact * exact).sum(0).astype(np.int64)
         return cls(len(values), scale, cut, sums, squares, products, Classes.of(labels, exact))
 
-    def merge(self, other: Pooled) -> Pooled:
-        """The sums of both. Raises RecordError where they were rounded differently."""
+    def fits(self, other: Pooled) -> None:
+        """Raises RecordError where they were rounded differently."""
         if not np.array_equal(self.scale, other.scale) or (self.gram is None) != (other.gram is None):
             raise RecordError("channel means in different steps do not merge; survey all images with one calibration")
+
+    def merge(self, other: Pooled) -> Pooled:
+        """The sums of both. Raises RecordError where they were rounded differently."""
+        self.fits(other)
         gram = self.gram + other.gram if self.gram is not None and other.gram is not None else None
         sums, squares = self.sums + other.sums, self.squares + other.squares
         joined = self.classes.merge(other.classes)
@@ -207,10 +211,14 @@ class Alike:
         flat = [int(one) / (1 << FINEST) for one in numbers(self.limbs.reshape(-1, self.limbs.shape[2]))]
         return np.array(flat, np.float64).reshape(self.limbs.shape[:2])
 
-    def merge(self, other: Alike) -> Alike:
-        """The sums of both. Raises RecordError where they are about other layers."""
+    def fits(self, other: Alike) -> None:
+        """Raises RecordError where they are about other layers."""
         if self.keys != other.keys:
             raise RecordError("similarities of different layers do not merge; survey the same layers")
+
+    def merge(self, other: Alike) -> Alike:
+        """The sums of both. Raises RecordError where they are about other layers."""
+        self.fits(other)
         return replace(self, limbs=_carried(self.limbs + other.limbs), minibatches=self.minibatches + other.minibatches)
 
 

@@ -84,13 +84,32 @@ class LayerState:
         """Bytes of its arrays."""
         return sum(array.nbytes for array in self.arrays().values())
 
-    def merge(self, other: LayerState) -> LayerState:
-        """What is known from both. Raises RecordError where it was measured differently."""
+    def fits(self, other: LayerState) -> None:
+        """Raises RecordError where it was measured differently."""
         a, b = self, other
         if (a.type, a.site.key) != (b.type, b.site.key):
             raise RecordError(f"{a.site.key}: a {a.type} does not merge with {b.site.key}, a {b.type}; use one network")
-        if a.mixed or b.mixed or a.shape != b.shape or a.site != b.site:
-            a, b = a.emptied(), b.emptied()
+        if a._unlike(b):
+            return  # it will be emptied
+        for name in ("examples", "bins", "pooled"):
+            mine, theirs = getattr(a, name), getattr(b, name)
+            if (mine is None) != (theirs is None):
+                raise RecordError(
+                    f"{a.site.key}: measured in two ways, which do not merge; give all chunks the same options"
+                )
+            try:
+                if mine is not None:
+                    mine.fits(theirs)
+            except RecordError as error:
+                raise RecordError(f"{a.site.key}: {error}") from None
+
+    def _unlike(self, other: LayerState) -> bool:
+        return self.mixed or other.mixed or self.shape != other.shape or self.site != other.site
+
+    def merge(self, other: LayerState) -> LayerState:
+        """What is known from both. Raises RecordError where it was measured differently."""
+        self.fits(other)
+        a, b = (self.emptied(), other.emptied()) if self._unlike(other) else (self, other)
         ends = np.stack([np.fmin(a.ends[0], b.ends[0]), np.fmax(a.ends[1], b.ends[1])])
         return LayerState(
             a.site,
@@ -104,9 +123,9 @@ class LayerState:
             ends,
             settled(a.sums + b.sums),
             a.mixed,
-            _both(a, a.examples, b.examples),
-            _both(a, a.bins, b.bins),
-            _both(a, a.pooled, b.pooled),
+            a.examples.merge(b.examples) if a.examples and b.examples else None,
+            a.bins.merge(b.bins) if a.bins and b.bins else None,
+            a.pooled.merge(b.pooled) if a.pooled and b.pooled else None,
         )
 
     def emptied(self) -> LayerState:
@@ -123,17 +142,6 @@ class LayerState:
         for part in (self.examples, self.bins, self.pooled):
             found |= part.arrays() if part else {}
         return found
-
-
-def _both(layer: LayerState, mine: Any, theirs: Any) -> Any:
-    if (mine is None) != (theirs is None):
-        raise RecordError(
-            f"{layer.site.key}: measured in two ways, which do not merge; give all chunks the same options"
-        )
-    try:
-        return mine.merge(theirs) if mine is not None else None
-    except RecordError as error:
-        raise RecordError(f"{layer.site.key}: {error}") from None
 
 
 @dataclass
@@ -168,12 +176,16 @@ class State:
         """Add what another state knows of other images. Raises RecordError and changes nothing if it does not fit."""
         if self.images and other.images and self.classes != other.classes:
             raise RecordError(f"{self.classes} and {other.classes} classes do not merge; use one list of labels")
-        layers = dict(self.layers)
         for key, layer in other.layers.items():
-            layers[key] = layers[key].merge(layer) if key in layers else layer
-        alike = self.alike.merge(other.alike) if self.alike and other.alike else self.alike or other.alike
-        self.alike = alike
-        self.layers = dict(sorted(layers.items(), key=lambda pair: (pair[1].rank, pair[0])))
+            if key in self.layers:
+                self.layers[key].fits(layer)
+        if self.alike and other.alike:
+            self.alike.fits(other.alike)
+        # It fits. One layer after the other, so that no second copy of all is held.
+        for key, layer in other.layers.items():
+            self.layers[key] = self.layers[key].merge(layer) if key in self.layers else layer
+        self.layers = dict(sorted(self.layers.items(), key=lambda pair: (pair[1].rank, pair[0])))
+        self.alike = self.alike.merge(other.alike) if self.alike and other.alike else self.alike or other.alike
         self.counts = (
             self.counts + other.counts
             if len(self.counts) == len(other.counts)

@@ -108,8 +108,8 @@ class Working:
             self.begin_counting()
         self.counted += values
 
-    def count(self, seen: Seen, room: Array) -> None:
-        """The values of one batch into the histogram."""
+    def count(self, seen: Seen, room: Array, delta: Array) -> None:
+        """The values of one batch into the histogram. delta (C or more, 2*BINS): room for what this batch adds."""
         assert self.counters is not None
         values = np.ascontiguousarray(seen.values.swapaxes(1, 2)) if seen.last else seen.values
         rows = seen.values.shape[0]
@@ -119,7 +119,9 @@ class Working:
             shape = (4, rows // seen.each, 1, self.channels)
             lines = np.repeat(seen.table[4:].reshape(shape), seen.each, axis=2)
             table[4:] = lines.reshape(4, -1)
-        self.delta = np.zeros_like(self.counters) if self.rectified else None
+        self.delta = delta[: self.channels] if self.rectified else None
+        if self.delta is not None:
+            self.delta[:] = 0
         survey_calls.spectrum(values.reshape(-1), table, self.channels, self.counters, self.delta, room)
 
     def rectify(self, source: Working) -> bool:
@@ -129,7 +131,7 @@ class Working:
             return False
         assert self.counters is not None
         self.counters[:, :BINS] += source.delta[:, :BINS]
-        source.delta = None  # all layers together would hold as much again as their counters
+        source.delta = None  # the room is everyone's
         return True
 
     def state(self, pooled: Pooled | None) -> LayerState:
