@@ -97,6 +97,9 @@ def example(run, tmp_path):
     torch.save(mobilenet_v2().state_dict(), tmp_path / "mobilenet_v2.pth")
     torch.save(mobilenet_v2(num_classes=3).state_dict(), tmp_path / "tuned.pth")
     picture(tmp_path / "cat.png", 300, 260)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        picture(tmp_path / "photos" / f"{number}.png", 240, 250 + number)
     return run
 
 

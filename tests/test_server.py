@@ -209,7 +209,6 @@ def test_streams_end_when_the_server_stops(record):
 
 CRAFTED = {
     "more statistics than maps": ("0.channels.floats", (4, 7), np.float64, "0.channels.counts", (4, 7), np.int64),
-    "counts of another size": ("0.channels.counts", (4, 5), np.int64),
 }
 
 

@@ -14,8 +14,8 @@ __all__ = ["codes", "columns"]
 def columns(values: Tensor) -> Tensor:
     """count, mean, m2, min, max, zeros, nan, inf of every image and channel. (B, C, N) -> float64 (8, B, C)
 
-    Over the finite values; in two passes in float64, so that a large mean does not swallow a small deviation. Counts are
-    exact up to 2**53.
+    Over the finite values; in two passes in float64, so that a large mean does not swallow a small deviation. Counts
+    are exact up to 2**53.
     """
     finite = values.isfinite()
     count = finite.sum(2)

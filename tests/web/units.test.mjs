@@ -4,12 +4,14 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
-const WEB = new URL(process.env.LAYERSCOPE_WEB ?? "../../src/layerscope/web/", import.meta.url);
+// The page's code as it was written, or a folder with what is given out.
+const GIVEN = process.env.LAYERSCOPE_WEB;
+const WEB = new URL(GIVEN ?? "../../src/layerscope/web/", import.meta.url);
 const load = (name) => import(new URL(name, WEB).href);
 const { binned, countWithin, countsOf, difference, mipOf, parseBlock, peakOf, spanOf, valueAt } = await load("block.js");
 const { around, colourTable, hatch, stepsOf } = await load("colour.js");
 const { formatHash, HOME, linkOf, parseHash } = await load("hash.js");
-const { dims, num, percent, shortName } = await load("format.js");
+const { dims, num, percent, shortName } = await load("dom.js");
 const { halve, sampleLine, taps } = await load("resample.js");
 const { alike, matching, rowsOf, treeOf } = await load("rows.js");
 const { coloursOf, networkSpan } = await load("ranges.js");
@@ -52,6 +54,36 @@ test("a block that is cut off, or lies about its size, is refused", () => {
   const liar = whole.slice(0);
   new Uint32Array(liar, 0, 1)[0] = 0xffffffff;
   assert.throws(() => parseBlock(liar), /cut off/);
+  for (const [field, value] of [[0, 1], [1, 1], [2, 0]]) {
+    const smaller = whole.slice(0);
+    new Uint32Array(smaller, 0, 4)[field] = value;
+    assert.throws(() => parseBlock(smaller), /damaged/);
+  }
+});
+
+/** Codes of one plane less what their neighbours let expect, by the words of docs/viewer.md. */
+function differences(h, w, codes) {
+  return codes.map((code, i) => {
+    const [left, upper] = [i % w ? codes[i - 1] : null, i >= w ? codes[i - w] : null];
+    const expected = left !== null && upper !== null ? Math.floor((left + upper) / 2) : (left ?? upper ?? 0);
+    return (code - expected + 256) % 256;
+  });
+}
+
+test("codes that were packed as differences come back, once", () => {
+  for (const [h, w] of [[1, 1], [1, 6], [6, 1], [5, 7]]) {
+    const plane = (seed) => Array.from({ length: h * w }, (_, i) => [0, 255, 254, 3, 128][(i * seed + (i >> 1)) % 5]);
+    const codes = [plane(3), plane(7)];
+    const buffer = packed(2, h, w, [[0, 1], [-1, 1]], codes.flatMap((one) => differences(h, w, one)));
+    new Uint32Array(buffer, 12, 1)[0] = 1;
+    for (const again of [false, true]) assert.deepEqual([...parseBlock(buffer).codes], codes.flat(), String(again));
+  }
+});
+
+test("a block that a newer layerscope packed says so", () => {
+  const buffer = packed(1, 1, 1, [[0, 1]], [7]);
+  new Uint32Array(buffer, 12, 1)[0] = 2;
+  assert.throws(() => parseBlock(buffer), /newer layerscope/);
 });
 
 test("A minus B is the difference of the values, to the steps of the three codes", () => {
@@ -262,7 +294,31 @@ test("blocks are fetched once, kept within the budget, and asked for again after
   assert.equal(await loader.get(layer({ maps: [] }), 0), null);
 });
 
-test("modules can be laid end to end: no name twice, no default export, nothing renamed", () => {
+test("a block that stands for several layers is fetched and kept once", async () => {
+  const asked = [];
+  const source = { block: async ({ id }, image) => (asked.push([id, image]), packed(2, 2, 2, [[0, 1], [0, 1]], new Array(8).fill(id))) };
+  const loader = new Loader(source, 1000);
+  const map = { c: 2, h: 2, w: 2, reduced: 1 };
+  const twin = layer({ id: 5, maps: [map, { ...map, at: [3, 1] }] });
+  const [own, same] = [await loader.get(layer({ id: 3, maps: [map, map] }), 1), await loader.get(twin, 1)];
+  assert.equal(own, same);
+  await loader.get(twin, 0);
+  assert.deepEqual(asked, [[3, 1], [5, 0]]);
+});
+
+test("what is wrong with a block is said in words, and it is asked for again", async () => {
+  const answers = [
+    [() => atob("%"), /the data of a\.conv is damaged or cut off/],
+    [() => Promise.reject(new TypeError("Compressed input was truncated.")), /the data of a\.conv is damaged or cut off/],
+    [() => Promise.reject(new Error("the server does not answer")), /the server does not answer/],
+    [() => packed(2, 4, 1, [[0, 1], [0, 1]], new Array(8).fill(0)), /a\.conv does not have the size that was announced/],
+  ];
+  const loader = new Loader({ block: async () => answers[0][0]() });
+  for (; answers.length; answers.shift()) await assert.rejects(loader.get(layer(), 0), answers[0][1]);
+});
+
+const whatWasWritten = { skip: GIVEN ? "without indentation every name looks like one of the top level" : false };
+test("modules can be laid end to end: no name twice, no default export, nothing renamed", whatWasWritten, () => {
   const names = new Map();
   for (const file of readdirSync(WEB).filter((name) => name.endsWith(".js"))) {
     const text = readFileSync(new URL(file, WEB), "utf8");

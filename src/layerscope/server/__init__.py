@@ -1,9 +1,10 @@
-"""The viewer's server: a record, or a live network and images, in the browser of this machine and nowhere else.
+"""The viewer's server: a record, a run, or a live network and images, in the browser of this machine alone.
 
 from layerscope.server import serve
 
 serve("tulip.layerscope")                      # returns when it is stopped; Ctrl-C raises KeyboardInterrupt
 serve("AlexNet.pth", ["tulip.jpg"], port=8000)
+serve("runs/a")                                # a training, followed while it runs
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from layerscope.errors import ImageError, UsageError
 from layerscope.record import Record, load
 from layerscope.server.app import application
 from layerscope.server.guard import Guard
-from layerscope.server.live import Live
+from layerscope.server.live import Live, Opener, opened
 from layerscope.server.run import Server, server_for
+from layerscope.server.runs import Following, run_path
 from layerscope.server.session import Session
-from layerscope.server.worker import Worker
+from layerscope.server.worker import Busy, Worker
 
 __all__ = ["Viewer", "is_record", "serve"]
 
@@ -40,7 +42,11 @@ def is_record(given: object) -> bool:
     if not isinstance(given, str | os.PathLike):
         return False
     path = Path(given)
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # a name that no file system takes
+        return False
+    if not there:
         return path.suffix == ".layerscope"
     with path.open("rb") as file:
         return b'"__metadata__":{"layerscope":' in file.read(64) or path.suffix == ".layerscope"
@@ -66,8 +72,10 @@ def _complain(line: str) -> None:
 class Viewer:
     """A server that listens already: its address is known, `run` answers until it is stopped.
 
-    `given`: a Record, the path of one, or what `features` takes for a network. Raises RecordError for a record that
-    cannot be read, ImageError for an image that is not there, UsageError for a port that is taken.
+    `given`: a Record, the path of one, the folder of a run, or what `features` takes for a network. `against`: another
+    network, to be compared with it on one image. `opener` makes a network of what was given.
+    Raises RecordError for a record or a run that cannot be read, ImageError for an image that is not there, UsageError
+    for a port that is taken.
     """
 
     def __init__(
@@ -76,24 +84,38 @@ class Viewer:
         images: Sequence[str | os.PathLike[str]] = (),
         port: int = 0,
         warn: Callable[[str], None] = _complain,
+        against: Any = None,
+        opener: Opener = opened,
     ) -> None:
         record = given if isinstance(given, Record) else load(given) if is_record(given) else None
-        if record is not None and images:
+        folder = run_path(given) if record is None else None
+        kept = record is not None or folder is not None
+        if kept and images:
             raise UsageError(f"{images[0]}: a record takes no image; give a network to run it")
-        if isinstance(given, str) and record is None and not Path(given).exists() and not set(given) & set(":="):
-            raise UsageError(f"{given}: no such record or checkpoint; check the path, or write torchvision:NAME")
+        if against is not None and (kept or is_record(against)):
+            raise UsageError("a record is not run against a network; compare two networks, or save their comparison")
+        networks = [one for one in (given, against) if one is not None and not kept]
+        for one in networks:
+            if isinstance(one, str) and not Path(one).exists() and not set(one) & set(":="):
+                raise UsageError(f"{one}: no such record or checkpoint; check the path, or write torchvision:NAME")
         paths = _found(images)
+        if len(networks) == 2 and len(paths) > 1:
+            raise UsageError(f"{paths[1]}: two networks are compared on one image; drop others on the page")
+        self.session, self.worker = Session(), Worker()
+        self.following = Following(folder, self.session, warn) if folder is not None else None
+        if self.following:
+            self.following.look()
         self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
         self.token = secrets.token_urlsafe(32)
-        self.session, self.worker = Session(), Worker()
         self.live: Live | None = None
         if record is not None:
             self.session.show(record)
             self.session.tell("ready")
-        else:
-            self.live = Live(given, paths, self.session, self.worker, warn)
-        self.guard = Guard(application(self.session, self.worker, self.live), self.port, self.token)
+        elif self.following is None:
+            self.live = Live(networks, paths, self.session, self.worker, warn, opener)
+        app = application(self.session, self.worker, self.live, self.following)
+        self.guard = Guard(app, self.port, self.token)
         self.server: Server = server_for(self.guard, self._started, self._stopping)
 
     @property
@@ -113,12 +135,15 @@ class Viewer:
         """End the streams and the work, and remove what was uploaded; may be called twice."""
         self.session.close()
         self.worker.close()
-        if self.live:
-            self.live.close()
+        for one in (self.live, self.following):
+            if one:
+                one.close()
 
     def _started(self) -> None:
         loop = asyncio.get_running_loop()
         self.session.attach(loop)
+        if self.following:
+            self.following.start()
         if self.live:
             self._begin = loop.create_task(self._head_start(self.live))
 
@@ -129,7 +154,8 @@ class Viewer:
     async def _head_start(self, live: Live) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.session.watched.wait(), HEAD_START_S)
-        live.start()
+        with contextlib.suppress(Busy):  # it stops already
+            live.start()
 
 
 def _found(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -157,13 +183,14 @@ def serve(
     open_browser: bool = True,
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] = _complain,
+    **options: Any,
 ) -> None:
-    """Show a record, or a network at work on images, until Ctrl-C, which raises KeyboardInterrupt.
+    """Show a record, a run, or a network at work on images, until Ctrl-C, which raises KeyboardInterrupt.
 
-    `given`, `images`, `port`: as `Viewer` takes them, and what it raises.
+    `given`, `images`, `port`, and `against` and `opener` in `options`: as `Viewer` takes them, and what it raises.
     `say` is told the address, `warn` what failed.
     """
-    viewer = Viewer(given, images, port, warn)
+    viewer = Viewer(given, images, port, warn, **options)
     say(viewer.url)
     if open_browser:
         _browse(f"http://127.0.0.1:{viewer.port}/?token={viewer.guard.launch()}")

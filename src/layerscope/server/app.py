@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -22,10 +23,12 @@ from layerscope.server.session import Session
 from layerscope.server.worker import Busy, Worker
 from layerscope.views import wire
 from layerscope.views.bundle import INDEX, TYPES, web_files
+from layerscope.views.profile_block import profile_block
 
 if TYPE_CHECKING:
     from layerscope.record import Record
     from layerscope.server.live import Live
+    from layerscope.server.runs import Following
 
 __all__ = ["MOST_UPLOAD_BYTES", "application"]
 
@@ -42,10 +45,30 @@ RETRY_MS = 3000
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def application(session: Session, worker: Worker, live: Live | None = None) -> Starlette:
+class _Number(Convertor[int]):
+    """A number in an address; Starlette's own takes any number of digits, which int() refuses from 4300 on."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
+
+
+def application(
+    session: Session, worker: Worker, live: Live | None = None, following: Following | None = None
+) -> Starlette:
     """Everything but the doors, which are the guard's."""
-    routes = [*_page(), *_record(session, live), *(_network(session, worker, live) if live else [])]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http, Exception: _failed})
+    routes = [*_page(), *(_run(session, following) if following else []), *_record(session, live)]
+    routes += _network(session, worker, live) if live else []
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http, Exception: _failed})
+    app.router.redirect_slashes = False
+    return app
 
 
 def _error(status: int, line: str) -> Response:
@@ -81,8 +104,6 @@ def _page() -> list[Route]:
 
 
 def _record(session: Session, live: Live | None) -> list[Route]:
-    can = {"image": True, "units": True} if live else None
-
     def current() -> Record:
         if session.record is None:
             raise HTTPException(503, "not ready yet; the events say when")
@@ -92,8 +113,9 @@ def _record(session: Session, live: Live | None) -> list[Route]:
         record, version = session.record, session.version
         if record is None:
             return Response(wire.dumps(session.event), 202, media_type="application/json")
+        more = {"version": version} | ({"kernels": live.kernel_names} if live else {})
         return Response(
-            await asyncio.to_thread(lambda: wire.dumps(wire.index(record, can) | {"version": version})),
+            await asyncio.to_thread(lambda: wire.dumps(wire.index(record, live.can if live else None) | more)),
             media_type="application/json",
         )
 
@@ -106,6 +128,19 @@ def _record(session: Session, live: Live | None) -> list[Route]:
         data = await asyncio.to_thread(wire.block, entry, image)
         return Response(data, media_type="application/octet-stream")
 
+    async def profile(request: Request) -> Response:
+        record, number = current(), request.path_params["id"]
+        known = list(record)[number].profile if number < len(record) else None
+        if known is None:
+            raise HTTPException(404, f"nothing more is known of layer {number} in this record")
+        return Response(await asyncio.to_thread(profile_block, known), media_type="application/octet-stream")
+
+    async def shown(request: Request) -> Response:
+        record, number = current(), request.path_params["number"]
+        if not any(one.number == number and one.data.size for one in record.shown):
+            raise HTTPException(404, f"no image {number} in this record")
+        return Response(wire.webp(record, number), media_type="image/webp")
+
     async def picture(request: Request) -> Response:
         record, number = current(), request.path_params["number"]
         if number >= len(record.pictures):
@@ -117,9 +152,41 @@ def _record(session: Session, live: Live | None) -> list[Route]:
 
     return [
         Route("/api/index", _told(index)),
-        Route("/api/block/{id:int}/{image:int}", _told(block)),
-        Route("/api/picture/{number:int}.png", _told(picture)),
+        Route("/api/block/{id:number}/{image:number}", _told(block)),
+        Route("/api/picture/{number:number}.png", _told(picture)),
+        Route("/api/profile/{id:number}", _told(profile)),
+        Route("/api/shown/{number:number}", _told(shown)),
         Route("/api/events", events),
+    ]
+
+
+def _run(session: Session, following: Following) -> list[Route]:
+    """In place of a record's addresses, which stand behind."""
+
+    async def index(request: Request) -> Response:
+        step = _whole(request, "step")
+        data = await asyncio.to_thread(following.index, step)
+        if data is None:
+            return Response(wire.dumps(session.event), 202, media_type="application/json")
+        return Response(data, media_type="application/json")
+
+    async def about(_request: Request) -> Response:
+        return Response(await asyncio.to_thread(following.about), media_type="application/json")
+
+    async def block(request: Request) -> Response:
+        step, number, image = (request.path_params[name] for name in ("step", "id", "image"))
+        data = await asyncio.to_thread(following.block, step, number, image)
+        return Response(data, media_type="application/octet-stream")
+
+    async def picture(request: Request) -> Response:
+        data = await asyncio.to_thread(following.picture, request.path_params["number"])
+        return Response(data, media_type="image/png")
+
+    return [
+        Route("/api/index", _told(index)),
+        Route("/api/run", _told(about)),
+        Route("/api/block/{step:number}/{id:number}/{image:number}", _told(block)),
+        Route("/api/picture/{number:number}.png", _told(picture)),
     ]
 
 
@@ -137,15 +204,40 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         live.take(request.query_params.get("name", "image"), data)
         return Response(b'{"ok":true}', media_type="application/json")
 
+    async def worked(request: Request, job: Callable[[], bytes], kind: str = "application/octet-stream") -> Response:
+        return Response(await _unless_gone(request, worker.submit(job)), media_type=kind)
+
     async def unit(request: Request) -> Response:
         key, channel, number = (request.path_params[name] for name in ("key", "channel", "image"))
         at = _place(request)
-        found = await _unless_gone(request, worker.submit(lambda: live.look(key, channel, number, at)))
-        return Response(wire.dumps(found), media_type="application/json")
+        return await worked(request, lambda: live.look(key, channel, number, at), "application/json")
+
+    async def kernels(request: Request) -> Response:
+        return await worked(request, lambda: wire.dumps(wire.index(live.kernels())), "application/json")
+
+    async def kernel(request: Request) -> Response:
+        record, number = await _unless_gone(request, worker.submit(live.kernels)), request.path_params["id"]
+        if number >= len(record):
+            raise HTTPException(404, f"no tensor {number} in this network")
+        data = await asyncio.to_thread(wire.block, list(record)[number], 0)
+        return Response(data, media_type="application/octet-stream")
+
+    async def tokens(request: Request) -> Response:
+        key, number = request.path_params["key"], request.path_params["image"]
+        return await worked(request, lambda: live.tokens(key, number))
+
+    async def attention(request: Request) -> Response:
+        key, number, (y, x) = request.path_params["key"], request.path_params["image"], _place(request)
+        at = None if y is None else (y, x or 0)
+        return await worked(request, lambda: live.attention(key, number, at))
 
     return [
         Route("/api/image", _told(image), methods=["POST"]),
-        Route("/api/unit/{key:path}/{channel:int}/{image:int}", _told(unit)),
+        Route("/api/unit/{key:path}/{channel:number}/{image:number}", _told(unit)),
+        Route("/api/kernels", _told(kernels)),
+        Route("/api/block/kernels/{id:number}/0", _told(kernel)),
+        Route("/api/tokens/{key:path}/{image:number}", _told(tokens)),
+        Route("/api/attention/{key:path}/{image:number}", _told(attention)),
     ]
 
 
@@ -159,18 +251,21 @@ async def _unless_gone(request: Request, future: Future[Any]) -> Any:
     return result.result()
 
 
+def _whole(request: Request, name: str) -> int | None:
+    value = request.query_params.get(name)
+    if value is not None and not (value.isdecimal() and len(value) < 10):
+        raise HTTPException(400, f"{name}: give a whole number from 0 on")
+    return None if value is None else int(value)
+
+
 def _place(request: Request) -> tuple[int | None, int | None]:
-    values = [request.query_params.get(name) for name in ("y", "x")]
-    if not all(value is None or (value.isdecimal() and len(value) < 10) for value in values):
-        raise HTTPException(400, "y and x are whole numbers from 0 on")
-    y, x = (None if value is None else int(value) for value in values)
-    return y, x
+    return _whole(request, "y"), _whole(request, "x")
 
 
 async def _body(request: Request) -> bytes:
     """The whole body, if it is small enough and comes soon enough."""
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MOST_UPLOAD_BYTES:
+    if not length.isdecimal() or len(length) > 18 or int(length) > MOST_UPLOAD_BYTES:
         raise await _too_large(request)
     data = bytearray()
     try:

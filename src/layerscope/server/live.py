@@ -1,4 +1,4 @@
-"""A live network behind the viewer: loaded, run and asked about single units in the worker's thread.
+"""A live network behind the viewer, or two: loaded, run and asked about single units in the worker's thread.
 
 Nothing here imports torch before the worker does.
 """
@@ -14,14 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 from layerscope.errors import LayerscopeError, NoMatch, UsageError, nearest
 from layerscope.record import Entry, Record
+from layerscope.server.parts import Kept, State, attention_of, kernels_of, seen_from, tokens_of
 from layerscope.server.session import Session
 from layerscope.server.worker import Closing, Worker
 from layerscope.text import printable
+from layerscope.views import wire
 
 if TYPE_CHECKING:
-    from layerscope.networks.open import Network
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["Live", "reason", "safe_name"]
+    from layerscope.networks.open import Network
+    from layerscope.units import Looker
+
+__all__ = ["Live", "Opener", "opened", "reason", "safe_name"]
+
+Opener = Callable[[Any], "Network"]
+
+
+def opened(given: Any) -> Network:
+    """The network that a name means; a Network or a module as it is."""
+    from layerscope.networks.open import Network, open_network
+
+    return given if isinstance(given, Network) else open_network(given)
 
 
 def reason(error: BaseException) -> str:
@@ -39,45 +54,92 @@ def safe_name(name: str) -> str:
 
 
 class Live:
-    """A network and the images that it looks at. `warn` is told what fails, for who started the server."""
+    """Networks, one or two to compare, and the images that they look at. `warn` is told what fails."""
 
     def __init__(
-        self, given: Any, images: Sequence[Path], session: Session, worker: Worker, warn: Callable[[str], None]
+        self,
+        given: Sequence[Any],
+        images: Sequence[Path],
+        session: Session,
+        worker: Worker,
+        warn: Callable[[str], None],
+        opener: Opener = opened,
     ) -> None:
         self.images = list(images)
-        self._given, self._session, self._worker, self._warn = given, session, worker, warn
-        self._network: Network | None = None
+        #: what the page may ask for beyond the record
+        self.can = {"image": True, "units": len(given) == 1}
+        #: names of the tensors that have a picture
+        self.kernel_names: list[str] = []
+        self._given, self._session, self._worker, self._warn, self._opener = given, session, worker, warn, opener
+        self._networks: list[Network] = []
+        self._kernels: Record | None = None
+        self._kept = Kept()
+        self._attention: tuple[tuple[str, int], NDArray[np.float32]] | None = None
+        self._looker: tuple[int, Looker] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-")
         self._count = itertools.count()
 
     def start(self) -> None:
-        """Load the network, and run the images if there are some."""
+        """Load the networks, and run the images if there are some."""
         self._worker.submit(lambda: self._tried(self._open))
 
     def take(self, name: str, data: bytes) -> None:
         """Run this image in place of those before; they stay if it fails. Raises Busy."""
-        self._worker.submit(lambda: self._tried(lambda: self._pass([self._kept(name, data)])))
+        self._worker.submit(lambda: self._tried(lambda: self._pass([self._saved(name, data)])))
 
     def close(self) -> None:
         """Remove what was uploaded."""
         self._folder.cleanup()
 
-    def look(self, key: str, channel: int, image: int, at: tuple[int | None, int | None]) -> dict[str, Any]:
+    def kernels(self) -> Record:
+        """The tensors of the networks as a record, made when it is first asked for. Runs in the worker."""
+        if not self._networks:
+            raise UsageError("the network is not loaded yet; wait until it is ready")
+        if self._kernels is None:
+            self._kernels = kernels_of(self._networks)
+        return self._kernels
+
+    def look(self, key: str, channel: int, image: int, at: tuple[int | None, int | None]) -> bytes:
         """One unit as JSON; `at`: row and column in the layer's own output, the greatest value if both are None.
 
         Runs in the worker. Raises NoMatch or UsageError for what is not there, and what `units.look` raises.
         """
         from layerscope import units
 
+        network, entry = self._asked(key, image)
+
+        def make() -> bytes:
+            position = _position(entry, at)
+            if self._looker is None or self._looker[0] != image:
+                self._looker = image, units.Looker(network, self.images[image])
+            return wire.dumps(self._looker[1].look(key, channel, position, gradient=False).to_json())
+
+        return self._kept.get((key, channel, image, at), make)
+
+    def tokens(self, key: str, image: int) -> bytes:
+        """The tokens of a layer without a place in the image, as a block; see `tokens_of`. Runs in the worker."""
+        network, entry = self._asked(key, image)
+        return self._kept.get((key, image), lambda: wire.block(tokens_of(network, self.images[image], entry, image), 0))
+
+    def attention(self, key: str, image: int, at: tuple[int, int] | None) -> bytes:
+        """What the heads look at from the patch `at`, or on average, as a block. Runs in the worker."""
+        network, entry = self._asked(key, image)
+        if entry.type != "attention":
+            raise UsageError(f"{key}: is no attention; ask for a layer named PATH/attention")
+        if self._attention is None or self._attention[0] != (key, image):
+            self._attention = (key, image), attention_of(network, self.images[image], entry)
+        return wire.block(seen_from(entry, image, self._attention[1], at), 0)
+
+    def _asked(self, key: str, image: int) -> tuple[Network, Entry]:
         record = self._session.record
-        if self._network is None or record is None:
+        if not self._networks or record is None:
             raise UsageError("the network is not loaded yet; wait until it is ready")
         if key not in record.entries:
             raise NoMatch(f"{key!r} is no layer of this network{nearest(key, record.entries)}")
         if not 0 <= image < len(self.images):
             raise NoMatch(f"image {image}: there are {len(self.images)}")
-        position = _position(record.entries[key], at)
-        return units.look(self._network, self.images[image], key, channel, position).to_json()
+        entry = record.entries[key]
+        return self._networks["ab".index(entry.side) if entry.side else 0], entry
 
     def _tried(self, work: Callable[[], None]) -> None:
         try:
@@ -90,34 +152,47 @@ class Live:
 
     def _open(self) -> None:
         self._session.tell("loading", what="torch")
-        from layerscope.networks.open import Network, open_network
+        import torch  # noqa: F401
 
-        self._session.tell("loading", what=str(self._given) if isinstance(self._given, str) else "the network")
-        self._network = self._given if isinstance(self._given, Network) else open_network(self._given)
+        networks = []
+        for given in self._given:
+            self._session.tell("loading", what=str(given) if isinstance(given, str) else "the network")
+            networks.append(self._opener(given))
+        self.kernel_names = list(dict.fromkeys(name for one in networks for name in State(one).kernels))
+        self._networks = networks
         if self.images:
             self._pass(self.images)
             return
-        empty = Record("features", self._network.subject, notes=[*self._network.notes, "no image yet: drop one here"])
+        subjects, notes = [one.subject for one in networks], [note for one in networks for note in one.notes]
+        kind: Any = "features" if len(networks) == 1 else "compare"
+        empty = Record(kind, subjects[0], subject_b=subjects[1] if len(networks) > 1 else "", notes=notes)
+        empty.notes.append("no image yet: drop one here")
         self._session.show(empty)
         self._session.tell("ready")
 
     def _pass(self, images: list[Path]) -> None:
+        from layerscope.comparison import compare_networks
         from layerscope.inspect import features
 
-        if self._network is None:
+        if not self._networks:
             raise UsageError("the network could not be loaded; mend that, and start again")
-        name = printable(self._network.name)
+        name = printable(" and ".join(one.name for one in self._networks))
 
         def progress(done: int, of: int, _what: str) -> None:
             self._worker.checked()
             self._session.tell("running", done, of, name)
 
-        record = features(self._network, images, progress=progress, attention=True)
+        if len(self._networks) == 2:
+            record = compare_networks(self._networks[0], self._networks[1], images[0], progress, attention=True)
+        else:
+            record = features(self._networks[0], images, progress=progress, attention=True)
         self.images = images
+        self._kept.clear()
+        self._attention = self._looker = None
         self._session.show(record)
         self._session.tell("ready")
 
-    def _kept(self, name: str, data: bytes) -> Path:
+    def _saved(self, name: str, data: bytes) -> Path:
         folder = Path(self._folder.name) / str(next(self._count))
         folder.mkdir()
         path = folder / safe_name(name)

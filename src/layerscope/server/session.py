@@ -10,7 +10,7 @@ from layerscope.record import Record
 
 __all__ = ["MOST_STREAMS", "Event", "Session", "State"]
 
-State = Literal["starting", "loading", "running", "ready", "failed"]
+State = Literal["starting", "waiting", "loading", "running", "ready", "failed"]
 Event = dict[str, str | int]
 
 #: a browser opens six connections to one host at most: with more streams than this, a further tab could not load

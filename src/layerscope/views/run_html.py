@@ -1,9 +1,9 @@
 """A training over its steps as one HTML file: the page of views/html.py with several records inside, and a slider.
 
-    <script type="application/json" id="layerscope-index">     the index of the last step; its pictures are everyone's
-    <script type="application/json" id="layerscope-run">       what is known of the whole run
-    <script type="text/plain" id="index-STEP">                 the index of another step, gzip, base64
-    <script type="text/plain" id="block-STEP/ID-IMAGE">        a block of a layer with maps, gzip, base64
+<script type="application/json" id="layerscope-index">     the index of the last step; its pictures are everyone's
+<script type="application/json" id="layerscope-run">       what is known of the whole run
+<script type="text/plain" id="index-STEP">                 the index of another step, gzip, base64
+<script type="text/plain" id="block-STEP/ID-IMAGE">        a block of a layer with maps, gzip, base64
 """
 
 from __future__ import annotations

@@ -6,24 +6,28 @@ export const NONFINITE = 255;
 const HEADER_BYTES = 16;
 // More than any record has; a header that lies about its size must not make the page reserve memory for it.
 const MOST_PLANES = 1 << 22;
+/** Flag: the codes are differences from what their neighbours let expect. */
+const PREDICTED = 1;
+const DAMAGED = "the data of this layer is damaged or cut off";
 
-/**
- * @param {ArrayBuffer} buffer
- * @returns {Block}
- */
+/** @param {ArrayBuffer} buffer is kept, and its codes are brought into the plain form @returns {Block} */
 export function parseBlock(buffer) {
-  if (buffer.byteLength < HEADER_BYTES) throw new Error("the data of this layer is cut off");
-  const [C, h, w] = new Uint32Array(buffer, 0, 4);
-  const codesAt = HEADER_BYTES + 36 * C;
-  const pixels = h ? C * h * w : 0;
-  if (C > MOST_PLANES || buffer.byteLength < codesAt + pixels) throw new Error("the data of this layer is cut off");
-  const floats = (/** @type {number} */ n) => new Float32Array(buffer, HEADER_BYTES + 4 * C * n, C);
-  const wholes = (/** @type {number} */ n) => new Uint32Array(buffer, HEADER_BYTES + 4 * C * n, C);
+  if (buffer.byteLength < HEADER_BYTES) throw new Error(DAMAGED);
+  const head = new Uint32Array(buffer, 0, 4),
+    [C, h, w, flags] = head,
+    codesAt = HEADER_BYTES + 36 * C;
+  if (C > MOST_PLANES || buffer.byteLength !== codesAt + C * h * w) throw new Error(DAMAGED);
+  if (flags > PREDICTED) throw new Error("this layer was packed by a newer layerscope; update layerscope");
+  const codes = new Uint8Array(buffer, codesAt, C * h * w);
+  if (flags & PREDICTED) undoPrediction(codes, C, h, w);
+  head[3] = 0; // now these are the codes themselves
+  const floats = (/** @type {number} */ n) => new Float32Array(buffer, HEADER_BYTES + 4 * C * n, C),
+    wholes = (/** @type {number} */ n) => new Uint32Array(buffer, HEADER_BYTES + 4 * C * n, C);
   return {
     C, h, w,
     lo: floats(0), hi: floats(1), mean: floats(2), std: floats(3), min: floats(4), max: floats(5),
     zeros: wholes(6), nan: wholes(7), inf: wholes(8),
-    codes: new Uint8Array(buffer, codesAt, pixels),
+    codes,
     mips: [], counts: null,
   };
 }
@@ -47,8 +51,8 @@ export function spanOf(block) {
 /** @param {Block} block @returns {Uint32Array} (C, 256) */
 export function countsOf(block) {
   if (block.counts) return block.counts;
-  const counts = new Uint32Array(block.C * 256);
-  const size = block.h * block.w;
+  const counts = new Uint32Array(block.C * 256),
+    size = block.h * block.w;
   for (let c = 0, at = 0; c < block.C; c++) {
     const row = c * 256;
     for (let end = at + size; at < end; at++) counts[row + block.codes[at]]++;
@@ -66,9 +70,9 @@ export function countsOf(block) {
  * @returns {Float64Array}
  */
 export function binned(block, planes, [low, high], bins) {
-  const out = new Float64Array(bins);
-  const counts = countsOf(block);
-  const perValue = high > low ? bins / (high - low) : 0;
+  const out = new Float64Array(bins),
+    counts = countsOf(block),
+    perValue = high > low ? bins / (high - low) : 0;
   for (const c of planes) {
     const step = (block.hi[c] - block.lo[c]) / 254;
     for (let code = 0; code < NONFINITE; code++) {
@@ -81,16 +85,11 @@ export function binned(block, planes, [low, high], bins) {
   return out;
 }
 
-/**
- * @param {Block} block
- * @param {number} c
- * @param {Span} within
- * @returns {number} how many values of a plane lie within these two values
- */
+/** @param {Block} block @param {number} c @param {Span} within @returns {number} how many values of a plane lie within these two values */
 export function countWithin(block, c, [low, high]) {
   if (!(block.hi[c] >= low && block.lo[c] <= high)) return 0;
-  const counts = countsOf(block);
-  const step = (block.hi[c] - block.lo[c]) / 254;
+  const counts = countsOf(block),
+    step = (block.hi[c] - block.lo[c]) / 254;
   let sum = 0;
   for (let code = 0; code < NONFINITE; code++) {
     const value = block.lo[c] + code * step;
@@ -110,16 +109,11 @@ export function peakOf(block, c) {
   return [Math.floor(at / block.w), at % block.w];
 }
 
-/**
- * A minus B, coded anew so that it is drawn like any other block.
- * @param {Block} a
- * @param {Block} b of the same C, h, w
- * @returns {Block}
- */
+/** A minus B, coded anew so that it is drawn like any other block. @param {Block} a @param {Block} b of the same C, h, w @returns {Block} */
 export function difference(a, b) {
-  const { C, h, w } = a;
-  const size = h * w;
-  const make = () => new Float32Array(C);
+  const { C, h, w } = a,
+    size = h * w,
+    make = () => new Float32Array(C);
   const out = {
     C, h, w, lo: make(), hi: make(), mean: make(), std: make(), min: make(), max: make(),
     zeros: new Uint32Array(C), nan: new Uint32Array(C), inf: new Uint32Array(C),
@@ -135,13 +129,13 @@ export function difference(a, b) {
  * @param {Block} a @param {Block} b @param {number} c @param {Float32Array} values @param {Block} out
  */
 function differenceOf(a, b, c, values, out) {
-  const size = values.length;
-  const [stepA, stepB] = [(a.hi[c] - a.lo[c]) / 254, (b.hi[c] - b.lo[c]) / 254];
-  const gap = a.lo[c] - b.lo[c];
+  const size = values.length,
+    [stepA, stepB] = [(a.hi[c] - a.lo[c]) / 254, (b.hi[c] - b.lo[c]) / 254],
+    gap = a.lo[c] - b.lo[c];
   let [low, high, sum, squares, finite] = [Infinity, -Infinity, 0, 0, 0];
   for (let i = 0, at = c * size; i < size; i++, at++) {
-    const [p, q] = [a.codes[at], b.codes[at]];
-    const value = p === NONFINITE || q === NONFINITE ? NaN : gap + p * stepA - q * stepB;
+    const [p, q] = [a.codes[at], b.codes[at]],
+      value = p === NONFINITE || q === NONFINITE ? NaN : gap + p * stepA - q * stepB;
     values[i] = value;
     if (Number.isNaN(value)) continue;
     if (value < low) low = value;
@@ -161,10 +155,7 @@ function differenceOf(a, b, c, values, out) {
   }
 }
 
-/**
- * The block at 1/1, 1/2, 1/4, ... of its size: what a small tile is drawn from.
- * @param {Block} block @param {number} level
- */
+/** The block at 1/1, 1/2, 1/4, ... of its size: what a small tile is drawn from. @param {Block} block @param {number} level */
 export function mipOf(block, level) {
   if (!block.mips.length) block.mips.push({ codes: block.codes, h: block.h, w: block.w });
   while (block.mips.length <= level) {
@@ -172,4 +163,21 @@ export function mipOf(block, level) {
     block.mips.push(halve(last.codes, block.C, last.h, last.w));
   }
   return block.mips[level];
+}
+
+/**
+ * Undone in place: each code is added to the mean, rounded down, of its left and its upper neighbour.
+ * @param {Uint8Array} codes (C, h, w)
+ * @param {number} C @param {number} h @param {number} w
+ */
+function undoPrediction(codes, C, h, w) {
+  for (let c = 0, at = 0; c < C && h && w; c++) {
+    let left = codes[at++];
+    for (let x = 1; x < w; x++, at++) codes[at] = left = (left + codes[at]) & 255;
+    for (let y = 1; y < h; y++) {
+      codes[at] = left = (codes[at] + codes[at - w]) & 255;
+      at++;
+      for (let x = 1; x < w; x++, at++) codes[at] = left = (codes[at] + ((left + codes[at - w]) >> 1)) & 255;
+    }
+  }
 }

@@ -1,44 +1,55 @@
 // The right side: one channel, large, with its numbers; without a channel the layer as a whole.
 
-import { binned, peakOf } from "./block.js";
-import { byId, fill, framed, h, ink, sharpen } from "./dom.js";
-import { count, dims, num, percent } from "./format.js";
+import { binned, peakOf, valueAt } from "./block.js";
+import { axisEnds, byId, clamp, cleared, count, dims, fill, framed, h, num, percent, quiet } from "./dom.js";
+import { channelMeaning, channelSpread } from "./examples.js";
 import { drawBins, figures } from "./histogram.js";
 import { channelSpan, coloursOf } from "./ranges.js";
-import { walkOf } from "./scene.js";
+import { TOP, homeOf, kernelsIn, profileNow, rowNow, tokenName, tokensOf } from "./rows.js";
+import { mapOf, walkOf } from "./scene.js";
 import { readout, spotName } from "./stage.js";
 import { largeTile } from "./tile.js";
 import { nameOf, planesOf } from "./tiles.js";
+import { layerMeaning } from "./similar.js";
 import { UnitPane } from "./unit.js";
 
 export class ChannelPane {
-  /** @param {Store} store */
-  constructor(store) {
+  /** @param {Store} store @param {Examples} examples */
+  constructor(store, examples) {
     this.store = store;
+    this.state = store.state;
+    this.examples = examples;
     this.pane = byId("channel-pane");
     /** @type {Large[]} */
     this.maps = [];
-    this.said = h("div", { class: "readouts", "aria-live": "polite" });
-    this.canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { class: "channel-histogram", role: "img", "aria-label": "histogram of the channel" }));
+    this.said = h("div.readouts", { "aria-live": "polite" });
+    this.canvas = /** @type {HTMLCanvasElement} */ (h("canvas.channel-histogram", { role: "img", "aria-label": "histogram of the channel" }));
     this.unit = new UnitPane(store);
     const build = framed(() => this.build());
-    store.on("scene channel rows layer shown theme", build);
+    store.on("scene channel rows layer shown theme kernels apart query profile", build);
+    store.on("y x", () => store.state.query.includes(",") || rowNow(store.state)?.a?.type !== "attention" || build());
     store.on("hover y x look", framed(() => this.point()));
     new ResizeObserver(build).observe(this.pane);
   }
 
   build() {
-    const { scene, channel } = this.store.state;
-    const tiles = scene?.panes[0].tiles;
+    const { scene, channel } = this.state,
+      tiles = scene?.panes[0].tiles;
     this.maps = [];
     if (!scene || !tiles || channel < 0 || channel >= tiles.count) {
       fill(this.pane, ...this.layerSummary());
       return;
     }
     this.maps = this.mapsOf(scene, channel);
-    const single = tiles.strip;
+    const single = tiles.strip,
+      profile = profileNow(this.state);
+    if (profile) {
+      this.surveyed(scene, channel, profile);
+      return;
+    }
     fill(this.pane,
       this.header(scene, channel),
+      ...this.queries(),
       single ? null : h("div", { class: `maps maps-${this.maps.length}` }, ...this.maps.map((map) => map.element)),
       this.said,
       ...this.numbers(scene, channel),
@@ -48,23 +59,38 @@ export class ChannelPane {
     this.point();
   }
 
+  /** A channel over a data set. @param {Scene} scene @param {number} channel @param {Profile} profile */
+  surveyed(scene, channel, profile) {
+    const { tiles } = scene.panes[0],
+      classes = this.state.index?.classes ?? [],
+      size = profile.images * profile.grid[0] * profile.grid[1];
+    this.maps = [];
+    fill(this.said);
+    fill(this.pane,
+      this.header(scene, channel),
+      this.examples.element,
+      figures([...channelMeaning(profile, channel, classes), ...channelFigures({ ...tiles, strip: false }, channel, size)]),
+      profile.bins ? this.canvas : null);
+    this.examples.show(tiles.layer, profile, channel);
+    if (profile.bins) this.drawHistogram(scene, channel);
+  }
+
   /** @param {Scene} scene @param {number} channel */
   header(scene, channel) {
-    const { tiles } = scene.panes[0];
-    const step = (/** @type {number} */ by) => () => stepChannel(this.store, by);
-    return h("header", { class: "pane-head" },
-      h("h2", {}, nameOf(tiles, channel)),
-      h("span", { class: "muted class" }, tiles.strip ? this.className(channel) : ""),
-      (scene.a ?? tiles).dead.has(channel) ? h("span", { class: "chip dead", title: "zero everywhere on these images" }, "dead") : null,
-      h("span", { class: "spacer" }),
-      h("button", { type: "button", class: "icon", "aria-label": "previous channel", title: "previous (←)", onclick: step(-1) }, "‹"),
-      h("button", { type: "button", class: "icon", "aria-label": "next channel", title: "next (→)", onclick: step(1) }, "›"),
-      h("button", { type: "button", class: "icon", "aria-label": "back to the layer", title: "back to the layer (Esc)", onclick: () => this.store.set({ channel: -1, y: -1, x: -1 }) }, "×"));
+    const { tiles } = scene.panes[0],
+      step = (/** @type {number} */ by) => () => stepChannel(this.store, by);
+    return h("header.pane-head",
+      h("h2", nameOf(tiles, channel)),
+      (scene.a ?? tiles).dead.has(channel) ? h("span.chip.dead", { title: "zero everywhere on these images" }, "dead") : null,
+      h("span.spacer"),
+      h("button.icon", { "aria-label": "previous channel", title: "previous (←)", onclick: step(-1) }, "‹"),
+      h("button.icon", { "aria-label": "next channel", title: "next (→)", onclick: step(1) }, "›"),
+      h("button.icon", { "aria-label": "back to the layer", title: "back to the layer (Esc)", onclick: () => this.store.set({ ...TOP, query: this.state.query }) }, "×"));
   }
 
   /** The last layer's values are the classes. @param {number} channel */
   className(channel) {
-    const { index, image, layer, rows } = this.store.state;
+    const { index, image, layer, rows } = this.state;
     if (layer !== rows[rows.length - 1]?.key || index?.kind !== "features") return "";
     return index.predictions[image]?.find((one) => one.index === channel)?.label ?? "";
   }
@@ -78,8 +104,8 @@ export class ChannelPane {
     };
     const panes = scene.panes.filter((pane) => channel < pane.tiles.count);
     if (scene.mode === "diff") {
-      const [a, b] = /** @type {Tiles[]} */ ([scene.a, scene.b]);
-      const colours = coloursOf("channel", scene.rgb ? "gray" : this.store.state.map || "viridis", [a, b], [NaN, NaN]);
+      const [a, b] = /** @type {Tiles[]} */ ([scene.a, scene.b]),
+        colours = coloursOf("channel", mapOf(this.state, a), [a, b], [NaN, NaN]);
       return [largeTile(panes[0].tiles, channel, panes[0].colours, "A − B", point),
         largeTile(a, channel, colours, "A", point), largeTile(b, channel, colours, "B", point)];
     }
@@ -89,64 +115,93 @@ export class ChannelPane {
 
   /** @param {Scene} scene @param {number} channel @returns {HTMLElement[]} */
   numbers(scene, channel) {
-    const sides = /** @type {[string, Tiles|null][]} */ ([["A", scene.a], ["B", scene.b]]);
-    const there = sides.filter(([, tiles]) => tiles && channel < tiles.count);
-    return there.map(([name, tiles]) => h("section", {},
+    const sides = /** @type {[string, Tiles|null][]} */ ([["A", scene.a], ["B", scene.b]]),
+      there = sides.filter(([, tiles]) => tiles && channel < tiles.count);
+    return there.map(([name, tiles]) => h("section",
       there.length > 1 ? h("h3", { "data-side": name.toLowerCase() }, name) : "",
-      figures(channelFigures(/** @type {Tiles} */ (tiles), channel))));
+      figures([...channelFigures(/** @type {Tiles} */ (tiles), channel), ...(name === "A" ? this.apart(channel) : [])])));
+  }
+
+  /** The tokens apart from their patches, or from where attention looks. @returns {HTMLElement[]} */
+  queries() {
+    const { index, image, query, y, x } = this.state,
+      row = rowNow(this.state),
+      layer = row?.a ?? row?.b,
+      map = layer?.maps[image],
+      tokens = tokensOf(layer, image),
+      attends = layer?.type === "attention";
+    if (!map || tokens < (attends ? 0 : 1)) return [];
+    /** @type {[string, string, string][]} value, text, hint */
+    const options = attends
+      ? [["", tokens ? "class token" : "mean", tokens ? "what the class token attends to" : ""], ...(tokens ? [/** @type {[string, string, string]} */ (["mean", "mean", "the mean over all queries"])] : []),
+        [y < 0 ? "-" : `${y},${x}`, y < 0 ? "patch" : `(${y}, ${x})`, y < 0 ? "click a patch first" : "what this patch attends to"]]
+      : [["", `${map.h} × ${map.w} patches`, ""], ["tokens", tokenName(tokens), "in front of the patches, without a place in the image"]];
+    const buttons = options.map(([value, text, hint]) => h("button", { "data-value": value, "aria-pressed": String(value === query), disabled: value === "-" || Boolean(value && !index?.live),
+      title: value && !index?.live ? "needs the live network: layerscope view NETWORK IMAGE" : hint, onclick: () => this.store.set(value === "tokens" ? { query: value, y: -1, x: -1 } : { query: value }) }, text));
+    return [h("div.choice", attends ? "from" : "show", h("div", { id: "choose-query", role: "group", "aria-label": attends ? "who attends" : "which tokens" }, ...buttons))];
+  }
+
+  /** What the tokens without a place have in a channel. @param {number} channel @returns {[string, string][]} */
+  apart(channel) {
+    const { apart } = this.state;
+    return Array.from({ length: apart && channel < apart.C ? apart.w : 0 }, (_, n) => [n ? `token ${n}` : "class token", num(valueAt(/** @type {Block} */ (apart), channel, 0, n), 3)]);
   }
 
   /** @param {Scene} scene @param {number} channel */
   drawHistogram(scene, channel) {
-    const { context, width, height, ratio } = sharpen(this.canvas);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
-    const sides = /** @type {Tiles[]} */ ([scene.a, scene.b].filter((tiles) => tiles && channel < tiles.count));
-    const span = channelSpan(sides, channel);
+    const { ctx, width, height } = cleared(this.canvas),
+      sides = /** @type {Tiles[]} */ ([scene.a, scene.b].filter((tiles) => tiles && channel < tiles.count)),
+      profile = profileNow(this.state),
+      spread = profile && channelSpread(profile, sides[0].block, channel),
+      span = spread ? spread.span : channelSpan(sides, channel);
     if (Number.isNaN(span[0])) return;
-    const colours = sides.length > 1 ? [ink("side-a"), ink("side-b")] : [ink("bar")];
-    const series = sides.map((tiles, n) => ({ counts: binned(tiles.block, planesOf(tiles, channel), span, 64), colour: colours[n] }));
-    drawBins(context, { low: span[0], high: span[1], series }, { x: 0, y: 2, width, height: height - 18 });
-    context.fillStyle = ink("muted");
-    context.font = `11px ${ink("font")}`;
-    context.fillText(num(span[0], 3), 0, height - 4);
-    context.textAlign = "right";
-    context.fillText(num(span[1], 3), width, height - 4);
-    context.textAlign = "left";
+    const colours = sides.length > 1 ? ["side-a", "side-b"] : ["bar"];
+    const series = spread ? [{ counts: spread.counts, colour: colours[0] }]
+      : sides.map((tiles, n) => ({ counts: binned(tiles.block, planesOf(tiles, channel), span, 64), colour: colours[n] }));
+    drawBins(ctx, { low: span[0], high: span[1], series }, { x: 0, y: 2, width, height: height - 18 });
+    axisEnds(ctx, span, 0, width, height - 4);
   }
 
   /** What is under the pointer, else the unit, else the greatest value. */
   point() {
-    const { scene, channel, hover, y, x, look } = this.store.state;
+    const { scene, channel, hover, y, x, look } = this.state;
     if (!scene || channel < 0) return;
     const { tiles } = scene.panes[0];
     if (channel >= tiles.count) return;
-    this.pane.classList.toggle("with-unit", y >= 0 && Boolean(this.store.state.index?.live?.units));
-    const [peakY, peakX] = peakOf(tiles.block, planesOf(tiles, channel)[0]);
-    const hovered = hover && hover.tile === channel ? hover : null;
-    const spot = hovered ?? (y >= 0 ? { y: Math.min(y, tiles.block.h - 1), x: Math.max(0, Math.min(x, tiles.block.w - 1)) } : { y: peakY, x: peakX });
-    const what = hovered ? "pointer" : y >= 0 ? "unit" : "greatest";
+    this.pane.classList.toggle("with-unit", y >= 0 && Boolean(this.state.index?.live?.units));
+    const [peakY, peakX] = peakOf(tiles.block, planesOf(tiles, channel)[0]),
+      hovered = hover && hover.tile === channel ? hover : null,
+      spot = hovered ?? (y >= 0 ? { y: Math.min(y, tiles.block.h - 1), x: Math.max(0, Math.min(x, tiles.block.w - 1)) } : { y: peakY, x: peakX }),
+      what = hovered ? "at the pointer" : y >= 0 ? "chosen" : "the greatest";
     this.maps.forEach((map) => map.draw(spot));
-    const at = spotName(tiles, scene.shown.image, spot.y, spot.x);
-    const both = scene.a && scene.b && channel < scene.b.count && channel < scene.a.count;
+    const at = spotName(tiles, scene.shown.image, spot.y, spot.x),
+      both = scene.a && scene.b && channel < scene.b.count && channel < scene.a.count;
     const values = both && scene.mode !== "one"
-      ? /** @type {[string, Tiles][]} */ ([["A", scene.a], ["B", scene.b]]).map(([name, side]) => `${name} ${readout(side, { tile: channel, ...inside(side, tiles, spot) })}`).join("   ")
-      : what === "unit" && look && !look.error ? num(look.value, 5) // as the network made it; the map keeps 8 bits
+      ? /** @type {[string, Tiles][]} */ ([["A", scene.a], ["B", scene.b]]).map(([name, side]) => `${name} ${readout(side, { tile: channel, ...inside(side, tiles, spot) })}`).join("\n")
+      : what === "chosen" && look && !look.error ? num(look.value, 5) // as the network made it; the map keeps 8 bits
         : readout(tiles, { tile: channel, ...spot });
-    fill(this.said, h("span", { class: "at" }, `${at} = `), h("strong", {}, values), h("span", { class: "muted" }, tiles.strip ? "" : ` ${what}`));
+    const said = tiles.strip ? this.className(channel) : what,
+      two = values.includes("\n");
+    fill(this.said, h("span.at", `${at || "value"}${two ? ` ${said}:\n` : " = "}`), h("strong", values), quiet(two ? "" : ` ${said}`));
   }
 
   /** @returns {HTMLElement[]} */
   layerSummary() {
-    const { rows, layer, index } = this.store.state;
-    const row = rows.find((one) => one.key === layer);
+    const { index, kernels } = this.state,
+      row = rowNow(this.state);
     if (!row || !index) return [];
-    const parts = [h("header", { class: "pane-head" }, h("h2", {}, row.a?.layout.startsWith("N") || row.b?.layout.startsWith("N") ? "this layer" : "this tensor"))];
+    const home = homeOf(this.state),
+      parts = [h("header.pane-head", h("h2", row.a?.layout.startsWith("N") || row.b?.layout.startsWith("N") ? "this layer" : "this tensor")), ...this.queries()];
     for (const one of [row.a, row.b]) if (one) parts.push(this.summaryOf(one, row.a && row.b ? one.side : ""));
-    if (row.pair) parts.push(pairFigures(row.pair));
-    const found = index.findings.filter((finding) => finding.name === row.path);
-    for (const one of found) parts.push(h("p", { class: "note finding" }, h("strong", {}, one.kind.replaceAll("-", " ")), ` ${one.detail}`, one.channels.length ? h("span", { class: "muted" }, ` · channels ${short(one.channels)}`) : null));
-    if (row.a?.maps.length || row.b?.maps.length) parts.push(h("p", { class: "muted hint" }, "Choose a channel on the sheet: click it, or press Enter and walk with the arrow keys."));
+    if (row.pair && row.a && row.b) parts.push(pairFigures(row.pair));
+    const found = [...index.findings, ...(home ? kernels?.findings ?? [] : [])].filter((finding) => finding.name === row.path);
+    for (const one of found) parts.push(h("p.note.finding", h("strong", one.kind.replaceAll("-", " ")), ` ${one.detail}`, one.channels.length ? quiet(` · channels ${short(one.channels)}`) : null));
+    const go = (/** @type {string} */ text, /** @type {string} */ layer) => parts.push(h("button.wide", { onclick: () => this.store.open(layer) }, text, h("kbd", "w")));
+    parts.push(...layerMeaning(this.store));
+    if (home) go("back to what the layer gives", home.key);
+    for (const name of kernelsIn(index, row)) go(`its kernels: ${name.split(".").pop()}`, name);
+    if (index.kind === "features" && !index.live && !index.at && /Conv|Linear/.test(row.a?.type ?? "")) parts.push(h("p.muted.hint", "Its kernels are not in a record of features: layerscope view NETWORK IMAGE shows them, and layerscope weights CHECKPOINT."));
+    if (row.a?.maps.length || row.b?.maps.length) parts.push(h("p.muted.hint", "Choose one on the sheet: click it, or press Enter and walk with the arrow keys."));
     return parts;
   }
 
@@ -154,15 +209,15 @@ export class ChannelPane {
   summaryOf(layer, side) {
     const { total } = layer;
     const shown = total
-      ? figures([["mean", num(total.mean)], ["deviation", num(total.std)], ["least", num(total.min)], ["greatest", num(total.max)],
+      ? figures([["mean", num(total.mean)], ["std", num(total.std)], ["least", num(total.min)], ["greatest", num(total.max)],
         ["zeros", share(total.zeros, totalCount(total))], ["not finite", count((total.nan ?? 0) + (total.inf ?? 0))]])
-      : h("p", { class: "muted" }, "no distribution");
-    return h("section", {},
+      : h("p.muted", "no distribution");
+    return h("section",
       side ? h("h3", { "data-side": side }, side.toUpperCase()) : "",
-      h("p", { class: "layer-line" }, `${layer.type} `, h("span", { class: "muted" }, `${dims(layer.shape, layer.layout)} · ${layer.dtype}`)),
+      h("p.layer-line", `${layer.type} `, quiet(`${dims(layer.shape, layer.layout)} · ${layer.dtype}`)),
       shown,
-      layer.dead.length ? h("p", { class: "note dead" }, `${count(layer.dead.length)} dead: `, h("span", {}, short(layer.dead))) : "",
-      layer.note ? h("p", { class: "muted" }, layer.note) : "");
+      layer.dead.length ? h("p.note.dead", `${count(layer.dead.length)} dead: `, h("span", short(layer.dead))) : "",
+      layer.note ? h("p.muted", layer.note) : "");
   }
 }
 
@@ -188,25 +243,25 @@ function inside(tiles, from, { y, x }) {
 
 /** @param {Pair} pair */
 function pairFigures(pair) {
-  return h("section", {}, h("h3", {}, "A against B"),
+  return h("section", h("h3", "A against B"),
     figures([["status", pair.status], ["greatest |A − B|", num(pair.max_abs)], ["mean |A − B|", num(pair.mean_abs)], ["cosine", num(pair.cosine, 6)]], "one"));
 }
 
-/** @param {Tiles} tiles @param {number} channel @returns {[string, string][]} */
-function channelFigures(tiles, channel) {
-  const { block } = tiles;
-  const planes = planesOf(tiles, channel);
-  const over = (/** @type {ArrayLike<number>} */ from) => planes.reduce((sum, plane) => sum + from[plane], 0);
-  const size = planes.length * block.h * block.w;
+/** @param {Tiles} tiles @param {number} channel @param {number} [whole] values @returns {[string, string][]} */
+function channelFigures(tiles, channel, whole = 0) {
+  const { block } = tiles,
+    planes = planesOf(tiles, channel),
+    over = (/** @type {ArrayLike<number>} */ from) => planes.reduce((sum, plane) => sum + from[plane], 0),
+    size = whole || planes.length * block.h * block.w;
   if (tiles.strip) return [["value", num(block.hi[channel], 6)], ["rank", `${count(rankOf(block.hi, channel))} of ${count(tiles.count)}`]];
-  const broken = over(block.nan) + over(block.inf);
-  const zeros = over(block.zeros);
+  const broken = over(block.nan) + over(block.inf),
+    zeros = over(block.zeros);
   return [
     ["mean", num(over(block.mean) / planes.length)],
-    ["deviation", num(Math.sqrt(planes.reduce((sum, plane) => sum + block.std[plane] ** 2, 0) / planes.length))],
+    ["std", num(Math.sqrt(planes.reduce((sum, plane) => sum + block.std[plane] ** 2, 0) / planes.length))],
     ["least", num(Math.min(...planes.map((plane) => block.min[plane])))],
     ["greatest", num(Math.max(...planes.map((plane) => block.max[plane])))],
-    ["zeros", count(zeros) + (zeros && zeros <= size ? ` · ${percent(zeros / size)}` : "")],
+    ["zeros", whole ? percent(zeros / size) : count(zeros) + (zeros && zeros <= size ? ` · ${percent(zeros / size)}` : "")],
     ["not finite", count(broken)],
   ];
 }
@@ -216,15 +271,12 @@ function rankOf(values, at) {
   return values.reduce((rank, value) => rank + (value > values[at] ? 1 : 0), 1);
 }
 
-/**
- * The channel before or after in the order of the sheet.
- * @param {Store} store @param {number} by
- */
+/** The channel before or after in the order of the sheet. @param {Store} store @param {number} by */
 export function stepChannel(store, by) {
   const { scene, channel } = store.state;
   if (!scene) return;
-  const walk = walkOf(scene);
-  const at = walk.indexOf(channel);
-  const next = walk[at < 0 ? 0 : Math.min(Math.max(at + by, 0), walk.length - 1)];
+  const walk = walkOf(scene),
+    at = walk.indexOf(channel),
+    next = walk[at < 0 ? 0 : clamp(at + by, 0, walk.length - 1)];
   if (next !== undefined) store.set({ channel: next, y: -1, x: -1 });
 }

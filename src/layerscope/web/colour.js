@@ -13,18 +13,15 @@ const ANCHORS = {
 /** @type {Map<string, Uint32Array>} */
 const tables = new Map();
 
-/**
- * @param {string} name
- * @returns {Uint32Array} 256 colours as the pixels of ImageData, alpha on top (little-endian, as every browser's machine)
- */
+/** @param {string} name @returns {Uint32Array} 256 colours as the pixels of ImageData, alpha on top (little-endian, as every browser's machine) */
 export function colourTable(name) {
   const known = tables.get(name);
   if (known) return known;
-  const anchors = (ANCHORS[name] ?? ANCHORS.viridis).split(" ").map((text) => parseInt(text, 16));
-  const table = new Uint32Array(256);
+  const anchors = (ANCHORS[name] ?? ANCHORS.viridis).split(" ").map((text) => parseInt(text, 16)),
+    table = new Uint32Array(256);
   for (let step = 0; step < 256; step++) {
-    const at = (step / 255) * (anchors.length - 1);
-    const left = Math.min(Math.floor(at), anchors.length - 2);
+    const at = (step / 255) * (anchors.length - 1),
+      left = Math.min(Math.floor(at), anchors.length - 2);
     const mixed = [16, 8, 0].map((shift) => {
       const [p, q] = [(anchors[left] >> shift) & 255, (anchors[left + 1] >> shift) & 255];
       return Math.round(p + (q - p) * (at - left));
@@ -52,9 +49,9 @@ export function gradient(name) {
  * @param {number} lo @param {number} hi @param {number} low @param {number} high
  */
 export function stepsOf(steps, lo, hi, low, high) {
-  const width = high > low ? high - low : 1;
-  const slope = (((hi - lo) / 254) * 255) / width;
-  const base = ((lo - low) * 255) / width;
+  const width = high > low ? high - low : 1,
+    slope = (((hi - lo) / 254) * 255) / width,
+    base = ((lo - low) * 255) / width;
   for (let code = 0; code < 255; code++) {
     const step = base + code * slope;
     steps[code] = step > 0 ? (step < 255 ? step + 0.5 : 255) : 0; // NaN falls to 0
@@ -67,10 +64,7 @@ export function around([low, high]) {
   return most > 0 ? [-most, most] : [-1, 1];
 }
 
-/**
- * Not finite: stripes, in two tones that no colour map has side by side.
- * @param {number} x @param {number} y pixels of the screen
- */
+/** Not finite: stripes, in two tones that no colour map has side by side. @param {number} x @param {number} y pixels of the screen */
 export function hatch(x, y) {
   return ((x + y) >> 2) & 1 ? 0xff30303a : 0xffe8e8f0;
 }

@@ -1,11 +1,10 @@
 // Above and below the sheet: where one is, how it is sorted and coloured, and what the colours mean.
 
 import { gradient } from "./colour.js";
-import { byId, fill, forgetInk, h } from "./dom.js";
-import { count, dims, num, shortName } from "./format.js";
+import { byId, clicked, count, dims, fill, forgetInk, h, num, on, quiet, shortName } from "./dom.js";
 import { spanOf } from "./block.js";
 import { joined } from "./ranges.js";
-import { alike } from "./rows.js";
+import { TOP, alike, homeOf, imagesIn, rowNow, tokenName, tokensOf } from "./rows.js";
 import { mapOf, scopeOf } from "./scene.js";
 import { spotName } from "./stage.js";
 import { nameOf } from "./tiles.js";
@@ -13,6 +12,7 @@ import { nameOf } from "./tiles.js";
 /** @type {[string, string, string][]} field, value, label */
 const OPTIONS = [
   ["sort", "index", "index"], ["sort", "std", "std"], ["sort", "max", "max"], ["sort", "dead", "dead"], ["sort", "change", "A − B"],
+  ["sort", "silent", "silent"], ["sort", "class", "class"],
   ["range", "channel", "channel"], ["range", "layer", "layer"], ["range", "network", "network"],
   ["map", "viridis", "viridis"], ["map", "gray", "gray"], ["map", "diverging", "diverging"],
   ["mode", "side", "side by side"], ["mode", "swipe", "swipe"], ["mode", "blink", "blink"], ["mode", "diff", "A − B"],
@@ -24,6 +24,8 @@ const HINTS = {
   "range network": "all layers over one range",
   "sort change": "by the mean of |A − B|",
   "sort std": "the most varied first",
+  "sort silent": "zero everywhere on the most images first",
+  "sort class": "first those that the classes explain best",
   "sort dead": "channels that are zero everywhere first",
 };
 
@@ -31,6 +33,11 @@ export class Controls {
   /** @param {Store} store */
   constructor(store) {
     this.store = store;
+    this.state = store.state;
+    for (const field of ["mode", "sort", "range", "map"]) {
+      const name = field === "mode" ? "compare" : field;
+      byId("controls").append(h("div.choice", { id: `group-${field}`, hidden: field === "mode" }, name, h("div", { id: `choose-${field}`, role: "group", "aria-label": name })));
+    }
     /** @type {[string, string, HTMLButtonElement][]} */
     this.buttons = OPTIONS.map(([field, value, label]) => {
       const title = Reflect.get(HINTS, `${field} ${value}`) ?? null;
@@ -40,30 +47,34 @@ export class Controls {
         if (event.detail) button.blur();
       };
       /** @type {HTMLButtonElement} */
-      const button = /** @type {HTMLButtonElement} */ (h("button", { type: "button", "data-value": value, title, onclick: choose }, label));
+      const button = /** @type {HTMLButtonElement} */ (h("button", { "data-value": value, title, onclick: choose }, label));
       byId(`choose-${field}`).append(button);
       return [field, value, button];
     });
     store.on("scene index layer range map sort mode", () => this.buttonsNow());
-    store.on("scene layer channel y x rows", () => this.crumbs());
+    store.on("scene layer channel y x rows tensors query", () => this.crumbs());
     store.on("scene channel theme", () => this.scaleBar());
   }
 
   buttonsNow() {
-    const { state } = this.store;
-    const { scene, index } = state;
-    const compared = index?.kind === "compare" && index.layers.length > 0;
+    const { state } = this.store,
+      { scene, index } = state,
+      compared = index?.kind === "compare" && index.layers.length > 0;
     byId("group-mode").hidden = !compared;
-    const row = scene?.shown.row;
-    const same = Boolean(row && alike(row, scene.shown.image));
-    const tiles = scene?.panes[0].tiles;
-    const map = scene && tiles ? (scene.mode === "diff" ? "diverging" : mapOf(state, tiles)) : state.map;
+    const row = scene?.shown.row,
+      same = Boolean(row && alike(row, scene.shown.image)),
+      tiles = scene?.panes[0].tiles,
+      map = scene && tiles ? (scene.mode === "diff" ? "diverging" : mapOf(state, tiles)) : state.map;
     for (const [field, value, button] of this.buttons) {
       if (field === "range" && tiles) button.disabled = tiles.strip && value === "channel";
       const now = field === "range" && tiles ? scopeOf(state, tiles) : field === "map" ? (scene?.rgb ? "" : map) : field === "mode" && scene && scene.mode !== "one" ? scene.mode : Reflect.get(state, field);
       button.setAttribute("aria-pressed", String(now === value));
       if (field === "map") button.disabled = Boolean(scene?.rgb) || scene?.mode === "diff";
-      if (field === "mode") button.disabled = value === "side" ? scene?.mode === "one" : !same;
+      if (field === "mode") {
+        button.disabled = value === "side" ? scene?.mode === "one" : !same;
+        button.title = row && button.disabled ? whyNotBoth(row) : "";
+      }
+      if (value === "silent" || value === "class") button.hidden = index?.kind !== "survey" || (value === "class" && !index.classes?.length);
       if (value === "change") {
         button.hidden = !compared;
         button.disabled = !same;
@@ -73,48 +84,51 @@ export class Controls {
   }
 
   crumbs() {
-    const { index, rows, layer, channel, y, x, scene } = this.store.state;
-    const row = rows.find((one) => one.key === layer);
-    const main = row?.a ?? row?.b;
+    const { index, channel, y, x, scene, query, image } = this.state,
+      row = rowNow(this.state),
+      home = homeOf(this.state),
+      main = row?.a ?? row?.b;
     const crumb = (/** @type {string} */ text, /** @type {any} */ patch, /** @type {boolean} */ last) =>
-      h(last ? "span" : "button", last ? { "aria-current": "location", class: "crumb" } : { type: "button", class: "crumb", onclick: () => this.store.set(patch) }, text);
-    const tiles = scene?.panes[0].tiles;
-    const within = tiles && channel >= 0 && channel < tiles.count;
-    const parts = [crumb(row?.key ?? "…", { channel: -1, y: -1, x: -1 }, !within)];
+      h(last ? "span" : "button", last ? { "aria-current": "location", class: "crumb" } : { class: "crumb", onclick: () => this.store.set(patch) }, text);
+    const tiles = scene?.panes[0].tiles,
+      within = tiles && channel >= 0 && channel < tiles.count,
+      parts = [crumb((home ? row?.path.split(".").pop() : row?.key) ?? "…", TOP, !within && !query)];
+    if (query) parts.push(crumb(query === "tokens" ? tokenName(tokensOf(main, image)) : `from ${query === "mean" ? query : `(${query.replace(",", ", ")})`}`, { ...TOP, query }, !within));
+    if (home) parts.unshift(crumb(home.key, { layer: home.key, ...TOP }, false));
     if (within) parts.push(crumb(nameOf(tiles, channel), { y: -1, x: -1 }, y < 0));
     if (within && y >= 0 && tiles.block.h * tiles.block.w > 1) parts.push(crumb(spotName(tiles, scene.shown.image, y, x), {}, true));
-    fill(byId("crumbs"), ...parts.flatMap((part, n) => (n ? [h("span", { class: "muted", "aria-hidden": "true" }, "›"), part] : [part])));
-    const shape = main ? [main, row?.a && row.b && row.b !== main ? row.b : null].filter(Boolean).map((one) => dims(/** @type {any} */ (one).shape, /** @type {any} */ (one).layout)) : [];
-    const shapes = shape[0] === shape[1] ? shape.slice(0, 1) : shape;
-    fill(byId("layer-facts"), ...(main ? [h("span", {}, shapes.join("  |  ")), h("span", { class: "muted" }, main.type),
-      main.dead.length ? h("button", { type: "button", class: "chip dead", title: "show them first", onclick: () => this.store.set({ sort: "dead" }) }, `${count(main.dead.length)} dead`) : null,
-      index?.kind === "compare" && row && !alike(row, 0) ? h("span", { class: "muted note-short" }, whyNotBoth(row)) : null,
-      main.note ? h("span", { class: "muted note-short", title: main.note }, main.note) : null] : []));
+    fill(byId("crumbs"), ...parts.flatMap((part, n) => (n ? [h("span.muted", { "aria-hidden": "true" }, "›"), part] : [part])));
+    const shape = main ? [main, row?.a && row.b && row.b !== main ? row.b : null].filter(Boolean).map((one) => dims(/** @type {any} */ (one).shape, /** @type {any} */ (one).layout)) : [],
+      shapes = shape[0] === shape[1] ? shape.slice(0, 1) : shape;
+    fill(byId("layer-facts"), ...(main ? [h("span", shapes.join("  |  ")), quiet(main.type),
+      main.dead.length ? h("button.chip.dead", { title: "show them first", onclick: () => this.store.set({ sort: "dead" }) }, `${count(main.dead.length)} dead`) : null,
+      index?.kind === "compare" && row && !alike(row, 0) ? h("span.muted.note-short", whyNotBoth(row)) : null,
+      main.note && !query ? h("span.muted.note-short", { title: main.note }, main.note) : null] : []));
   }
 
   scaleBar() {
-    const { scene, channel } = this.store.state;
-    const bar = byId("scale");
+    const { scene, channel } = this.state,
+      bar = byId("scale");
     bar.classList.toggle("off", !scene);
     if (!scene) return fill(byId("scale-low")), fill(byId("scale-high")), fill(byId("scale-said"));
     const { tiles, colours } = scene.panes[0];
     byId("scale-bar").style.background = scene.rgb ? "linear-gradient(90deg, #000, #fff)" : gradient(colours.map);
-    const own = scopeOf(this.store.state, tiles) === "channel" && tiles.count > 1;
-    const bounds = own && (channel < 0 || channel >= tiles.count) ? null : colours.bounds(Math.max(channel, 0));
-    const even = colours.map === "diverging";
+    const own = scopeOf(this.state, tiles) === "channel" && tiles.count > 1,
+      bounds = own && (channel < 0 || channel >= tiles.count) ? null : colours.bounds(Math.max(channel, 0)),
+      even = colours.map === "diverging";
     byId("scale-low").textContent = bounds ? num(bounds[0], 3) : even ? "−max" : "min";
-    byId("scale-high").textContent = bounds ? num(bounds[1], 3) : even ? "max" : "max";
+    byId("scale-high").textContent = bounds ? num(bounds[1], 3)  : "max";
     byId("scale-middle").textContent = even ? "0" : "";
-    byId("scale-said").textContent = scaleSaid(this.store.state, scene, own);
+    byId("scale-said").textContent = scaleSaid(this.state, scene, own);
   }
 }
 
 /** @param {State} state @param {Scene} scene @param {boolean} own */
 function scaleSaid(state, scene, own) {
-  const sides = scene.mode === "diff" ? [scene.panes[0].tiles] : scene.panes.map((pane) => pane.tiles);
-  const [low, high] = sides.map((tiles) => spanOf(tiles.block)).reduce(joined);
-  const spans = `${scene.mode === "diff" ? "A − B" : sides[0].what === "matrix" ? "matrix" : "layer"} ${num(low, 3)} to ${num(high, 3)}`;
-  const one = sides[0].what === "kernels" ? "kernel" : "channel";
+  const sides = scene.mode === "diff" ? [scene.panes[0].tiles] : scene.panes.map((pane) => pane.tiles),
+    [low, high] = sides.map((tiles) => spanOf(tiles.block)).reduce(joined),
+    one = sides[0].what === "kernels" ? "kernel" : "channel",
+    spans = `${scene.mode === "diff" ? "A − B" : sides[0].what === "matrix" ? "matrix" : one === "kernel" ? "tensor" : "layer"} ${num(low, 3)} to ${num(high, 3)}`;
   if (sides[0].what === "matrix") return spans;
   if (state.range === "network") return `every layer over this range · ${spans}`;
   return own ? `each over its own range · ${spans}` : `all ${sides[0].strip ? "value" : one}s over the range of the layer`;
@@ -123,34 +137,36 @@ function scaleSaid(state, scene, own) {
 /** @param {Row} row */
 function whyNotBoth(row) {
   if (!row.a || !row.b) return `only in ${row.a ? "A" : "B"}: nothing to compare`;
-  return row.how === "stage" ? "one stage of two architectures: sizes differ, side by side alone" : "shapes differ: side by side alone";
+  if (!row.a.maps[0] || !row.b.maps[0]) return "";
+  return `${row.how === "stage" ? "one stage of two architectures: " : ""}shapes differ, nothing to subtract: side by side, each over its own range`;
 }
 
 /** The bar at the very top. @param {Store} store */
 export function topBar(store) {
   const chooser = /** @type {HTMLSelectElement} */ (byId("image"));
-  chooser.addEventListener("change", () => store.set({ image: Number(chooser.value), y: -1, x: -1 }));
+  on(chooser, "change", () => store.set({ image: Number(chooser.value), y: -1, x: -1 }));
   store.on("index", ({ index, image }) => {
     if (!index) return;
     fill(byId("subject"), ...subjectParts(index));
-    const names = index.kind === "compare" ? [] : index.pictures.map(({ name }) => name);
+    const places = Array.from({ length: index.kind === "survey" ? imagesIn(index) : 0 }, (_, n) => (n ? `example ${n + 1}` : "best example")),
+      names = index.kind === "compare" && !index.at ? [] : [...index.pictures.map(({ name }) => name), ...places];
     byId("image-choice").hidden = names.length < 2;
     fill(chooser, ...names.map((name, n) => h("option", { value: n }, name)));
     chooser.value = String(image);
-    const said = [...index.notes, ...(index.never.length ? [`never ran: ${index.never.join(", ")}`] : []), ...(index.left_out?.length ? [`left out of this file: ${index.left_out.join(", ")}`] : [])];
-    const notes = byId("notes");
+    const said = [...index.notes, ...(index.never.length ? [`never ran: ${index.never.join(", ")}`] : []), ...(index.left_out?.length ? [`left out of this file: ${index.left_out.join(", ")}`] : [])],
+      notes = byId("notes");
     notes.hidden = !said.length;
-    fill(byId("notes-list"), ...said.map((note) => h("li", {}, note)));
+    fill(byId("notes-list"), ...said.map((note) => h("li", note)));
     byId("notes-count").textContent = `${said.length} note${said.length > 1 ? "s" : ""}`;
   });
   store.on("image", ({ image }) => (chooser.value = String(image)));
-  byId("theme").addEventListener("click", () => toggleTheme(store));
+  clicked("theme", () => toggleTheme(store));
 }
 
 /** @param {Index} index */
 function subjectParts(index) {
   if (index.kind !== "compare") return [h("span", { title: index.subject }, shortName(index.subject))];
-  return [h("b", { "data-side": "a" }, "A"), h("span", { title: index.subject }, shortName(index.subject)), h("span", { class: "muted" }, "vs"),
+  return [h("b", { "data-side": "a" }, "A"), h("span", { title: index.subject }, shortName(index.subject)), quiet("vs"),
     h("b", { "data-side": "b" }, "B"), h("span", { title: index.subject_b }, shortName(index.subject_b))];
 }
 

@@ -2,39 +2,36 @@
 // disk and in a notebook's frame, because a fragment never reaches a server.
 
 /** @type {Link} */
-export const HOME = { layer: "", channel: -1, y: -1, x: -1, image: 0, range: "channel", map: "", sort: "index", mode: "side" };
+export const HOME = { layer: "", channel: -1, y: -1, x: -1, image: 0, range: "channel", map: "", sort: "index", mode: "side", query: "", step: -1, against: -1 };
 
 /** @type {Record<string, string[]>} */
 export const CHOICES = {
   range: ["channel", "layer", "network"],
   map: ["viridis", "gray", "diverging"],
-  sort: ["index", "std", "max", "dead", "change"],
+  sort: ["index", "std", "max", "dead", "change", "silent", "class"],
   mode: ["side", "swipe", "blink", "diff"],
 };
 
-/**
- * @param {string} fragment with or without the #
- * @returns {Link} what is missing or makes no sense is as in HOME
- */
+/** @param {string} fragment with or without the # @returns {Link} what is missing or makes no sense is as in HOME */
 export function parseHash(fragment) {
-  const given = new URLSearchParams(fragment.replace(/^#/, ""));
-  const link = { ...HOME };
+  const given = new URLSearchParams(fragment.replace(/^#/, "")),
+    link = { ...HOME };
   link.layer = given.get("layer") ?? "";
-  for (const name of /** @type {const} */ (["channel", "y", "x", "image"])) {
+  for (const name of /** @type {const} */ (["channel", "y", "x", "image", "step", "against"])) {
     const text = given.get(name);
     if (text !== null && /^\d{1,9}$/.test(text)) link[name] = Number(text);
   }
+  if (link.y >= 0) link.x = Math.max(link.x, 0);
   for (const name of /** @type {const} */ (["range", "map", "sort", "mode"])) {
     const text = given.get(name);
     if (text !== null && CHOICES[name].includes(text)) link[name] = text;
   }
+  const query = given.get("query") ?? "";
+  if (/^(tokens|mean|\d{1,4},\d{1,4})$/.test(query)) link.query = query;
   return link;
 }
 
-/**
- * @param {Link} link
- * @returns {string} the fragment with its #; settings that are as in HOME are left out
- */
+/** @param {Link} link @returns {string} the fragment with its #; settings that are as in HOME are left out */
 export function formatHash(link) {
   const out = new URLSearchParams();
   for (const name of /** @type {(keyof Link)[]} */ (Object.keys(HOME))) {
@@ -46,6 +43,5 @@ export function formatHash(link) {
 
 /** @param {Link} link @returns {Link} only the fields of a link */
 export function linkOf(link) {
-  const { layer, channel, y, x, image, range, map, sort, mode } = link;
-  return { layer, channel, y, x, image, range, map, sort, mode };
+  return /** @type {Link} */ (Object.fromEntries(Object.keys(HOME).map((name) => [name, Reflect.get(link, name)])));
 }

@@ -1,9 +1,8 @@
 // The list on the left: layers as a tree, each with mean, deviation, a small histogram and its dead channels.
 
-import { byId, fill, h, svg } from "./dom.js";
-import { count, dims, num } from "./format.js";
+import { byId, clamp, count, dims, fill, h, num, on, quiet, svg } from "./dom.js";
 import { sparkline } from "./histogram.js";
-import { matching, treeOf } from "./rows.js";
+import { homeOf, matching, ofTensors, treeOf } from "./rows.js";
 
 export class LayerList {
   /** @param {Store} store */
@@ -17,31 +16,34 @@ export class LayerList {
     /** @type {Row[]} */
     this.visible = [];
     store.on("rows filter", () => this.build());
-    store.on("layer", () => this.current());
+    store.on("layer tensors", () => this.current());
     store.on("bins", () => this.addHistogram());
     // The input image takes its room once it is known.
-    new ResizeObserver(() => this.buttons.get(store.state.layer)?.scrollIntoView({ block: "nearest" })).observe(this.list);
+    new ResizeObserver(() => this.buttons.get(this.chosen())?.scrollIntoView({ block: "nearest" })).observe(this.list);
     const filter = /** @type {HTMLInputElement} */ (byId("filter"));
-    filter.addEventListener("input", () => store.set({ filter: filter.value }));
-    filter.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && this.visible.length) store.set({ layer: this.visible[0].key, channel: -1 });
+    on(filter, "input", () => store.set({ filter: filter.value }));
+    on(filter, "keydown", (event) => {
+      if (event.key === "Enter" && this.visible.length) store.open(this.visible[0].key);
       if (event.key === "Escape" || event.key === "Enter") filter.blur();
     });
   }
 
   build() {
-    const { rows, filter, index } = this.store.state;
-    const found = matching(rows, filter);
+    const { rows, filter, index } = this.store.state,
+      found = matching(rows, filter),
+      again = index?.at && this.buttons.has(this.chosen()), // another step: the list stays where it is
+      { scrollTop } = this.list;
     this.buttons.clear();
     const items = filter
       ? found.map((row) => ({ id: row.key, label: row.key, depth: 0, row, size: 0 }))
       : treeOf(found, this.closed);
     this.visible = /** @type {Row[]} */ (items.map((item) => item.row).filter(Boolean));
     fill(this.list, ...items.map((item) => (item.row ? this.line(item, item.row) : this.group(item))));
-    const what = index?.kind === "weights" || (index && !index.layers.length) ? "tensors" : "layers";
+    const what = index && ofTensors(index) ? "tensors" : "layers";
     byId("layer-count").textContent = filter ? `${count(found.length)} of ${count(rows.length)}` : `${count(rows.length)} ${what}`;
-    if (!found.length && rows.length) fill(this.list, h("p", { class: "muted pad" }, `nothing matches “${filter}”`));
+    if (!found.length && rows.length) fill(this.list, h("p.muted.pad", `nothing matches “${filter}”`));
     this.current();
+    if (again) this.list.scrollTop = scrollTop;
   }
 
   /** @param {Item} item */
@@ -52,8 +54,8 @@ export class LayerList {
       this.build();
       /** @type {HTMLElement|null} */ (this.list.querySelector(`[data-group="${CSS.escape(item.id)}"]`))?.focus();
     };
-    const button = h("button", { class: "group", type: "button", "aria-expanded": !closed, "data-group": item.id, tabindex: -1, onclick: toggle },
-      h("span", { class: "twist", "aria-hidden": "true" }, closed ? "▸" : "▾"), item.label, closed ? h("span", { class: "muted" }, ` ${item.size}`) : null);
+    const button = h("button.group", { "aria-expanded": !closed, "data-group": item.id, tabindex: -1, onclick: toggle },
+      h("span.twist", { "aria-hidden": "true" }, closed ? "▸" : "▾"), item.label, closed ? quiet(` ${item.size}`) : null);
     button.setAttribute("aria-expanded", String(!closed));
     button.style.paddingLeft = `${8 + item.depth * 9}px`;
     return button;
@@ -61,22 +63,22 @@ export class LayerList {
 
   /** @param {Item} item @param {Row} row */
   line(item, row) {
-    const layer = row.a ?? row.b;
-    const { index } = this.store.state;
-    const choose = () => this.store.set({ layer: row.key, channel: -1, y: -1, x: -1 });
-    const button = h("button", { class: "layer", type: "button", "data-key": row.key, tabindex: -1, title: titleOf(row), onclick: choose },
-      h("span", { class: "layer-name" }, item.label, h("span", { class: "layer-type" }, layer ? (index?.kind === "weights" ? "" : typeOf(row)) : row.pair?.status ?? "")),
-      h("span", { class: "layer-dead" }, ...badges(row, index?.findings ?? [])),
-      h("span", { class: "layer-figures" }, ...figuresOf(row)),
-      h("span", { class: "layer-spark" }, glyph(layer)));
+    const layer = row.a ?? row.b,
+      { index } = this.store.state,
+      choose = () => this.store.open(row.key);
+    const button = h("button.layer", { "data-key": row.key, tabindex: -1, title: titleOf(row), onclick: choose },
+      h("span.layer-name", item.label, h("span.layer-type", layer ? (index?.kind === "weights" || typeOf(row).startsWith(item.label) ? "" : typeOf(row)) : row.pair?.status ?? "")),
+      h("span.layer-dead", ...badges(row, index?.findings ?? [])),
+      h("span.layer-figures", ...figuresOf(row)),
+      h("span.layer-spark", glyph(layer)));
     button.style.paddingLeft = `${8 + item.depth * 9 + (item.depth ? 8 : 0)}px`;
     this.buttons.set(row.key, button);
     return button;
   }
 
   current() {
-    const { layer } = this.store.state;
-    const old = this.list.querySelector("[aria-current]");
+    const layer = this.chosen(),
+      old = this.list.querySelector("[aria-current]");
     old?.removeAttribute("aria-current");
     old?.setAttribute("tabindex", "-1");
     const button = this.buttons.get(layer);
@@ -90,17 +92,22 @@ export class LayerList {
     if (this.list.contains(document.activeElement)) button.focus({ preventScroll: true });
   }
 
+  /** A tensor of the live network is its layer here. */
+  chosen() {
+    return homeOf(this.store.state)?.key ?? this.store.state.layer;
+  }
+
   /** The layer before or after, in the order of the list. @param {number} by */
   step(by) {
-    const at = this.visible.findIndex((row) => row.key === this.store.state.layer);
-    const next = this.visible[Math.min(Math.max(at + by, 0), this.visible.length - 1)];
-    if (next) this.store.set({ layer: next.key, channel: -1, y: -1, x: -1 });
+    const at = this.visible.findIndex((row) => row.key === this.chosen()),
+      next = this.visible[clamp(at + by, 0, this.visible.length - 1)];
+    if (next) this.store.open(next.key);
   }
 
   /** A layer of a pass has its histogram only once its maps are here. */
   addHistogram() {
-    const { bins, shown } = this.store.state;
-    const place = shown && this.buttons.get(shown.row.key)?.querySelector(".layer-spark");
+    const { bins, shown } = this.store.state,
+      place = shown && this.buttons.get(shown.row.key)?.querySelector(".layer-spark");
     if (place && bins) fill(place, sparkline(bins.series[0].counts));
   }
 }
@@ -119,13 +126,13 @@ function titleOf(row) {
 
 /** @param {Row} row @param {Finding[]} findings */
 function badges(row, findings) {
-  const dead = Math.max(row.a?.dead.length ?? 0, row.b?.dead.length ?? 0);
-  const mine = findings.filter((finding) => finding.name === row.path);
+  const dead = Math.max(row.a?.dead.length ?? 0, row.b?.dead.length ?? 0),
+    mine = findings.filter((finding) => finding.name === row.path);
   return [
-    row.how === "shape" ? h("span", { class: "badge", title: "matched by shape" }, "≈") : null,
-    row.how === "" && (row.a?.side || row.b?.side) ? h("span", { class: "badge", title: "no counterpart in the other network" }, row.a ? "A" : "B") : null,
-    mine.length ? h("span", { class: "badge finding", title: mine.map((one) => `${one.kind}: ${one.detail}`).join("\n") }, "!") : null,
-    dead ? h("span", { class: "badge dead", title: `${dead} dead: zero everywhere` }, String(dead)) : null,
+    row.how === "shape" ? h("span.badge", { title: "matched by shape" }, "≈") : null,
+    row.how === "" && (row.a?.side || row.b?.side) ? h("span.badge", { title: "no counterpart in the other network" }, row.a ? "A" : "B") : null,
+    mine.length ? h("span.badge.finding", { title: mine.map((one) => `${one.kind}: ${one.detail}`).join("\n") }, "!") : null,
+    dead ? h("span.badge.dead", { title: `${dead} dead: zero everywhere` }, String(dead)) : null,
   ];
 }
 
@@ -146,8 +153,8 @@ function glyph(layer) {
   if (layer.histogram) return sparkline(layer.histogram.counts);
   const { total } = layer;
   if (!total || total.min == null || total.max == null || total.mean == null) return "";
-  const [low, high, mean, std] = [total.min, total.max, total.mean, total.std ?? 0];
-  const at = (/** @type {number} */ value) => (high > low ? Math.min(Math.max(((value - low) / (high - low)) * 46, 0), 46) + 1 : 24);
+  const [low, high, mean, std] = [total.min, total.max, total.mean, total.std ?? 0],
+    at = (/** @type {number} */ value) => (high > low ? clamp(((value - low) / (high - low)) * 46, 0, 46) + 1 : 24);
   return svg("svg", { viewBox: "0 0 48 14", class: "spark box", "aria-hidden": "true" },
     svg("path", { d: `M1 7H47M1 4V10M47 4V10`, class: "whisker" }),
     svg("rect", { x: at(mean - std), y: 3, width: Math.max(at(mean + std) - at(mean - std), 1), height: 8 }),

@@ -15,12 +15,14 @@ export class Loader {
 
   /** @param {Layer|null} layer @param {number} image @returns {Promise<Block|null>} */
   async get(layer, image) {
-    if (!layer?.maps[image]) return null;
-    const key = `${layer.id}/${image}`;
+    /** @type {Place|undefined} */
+    const place = layer?.maps[image];
+    if (!layer || !place) return null;
+    const [id, shown] = place.at ?? [layer.id, image],
+      key = `${id}/${shown}`;
     let found = this.kept.get(key);
     if (!found) {
-      const { c, h, w } = layer.maps[image];
-      found = { promise: this.source.block(layer, image).then(parseBlock), bytes: c * (h * w + 36) };
+      found = { promise: fetched(this.source, { ...layer, id }, shown, place), bytes: place.c * (place.h * place.w + 36) };
       found.promise.catch(() => this.kept.delete(key)); // ask again next time
     }
     this.kept.delete(key); // the last used one goes to the end
@@ -48,4 +50,23 @@ export class Loader {
   forget() {
     this.kept.clear();
   }
+}
+
+/**
+ * @typedef {{c: number, h: number, w: number, at?: [number, number]}} Place what the index says of one map, and in a
+ * file whose block, layer and image, this one is equal to
+ * @param {Source} source @param {Layer} layer @param {number} image @param {Place} place
+ * @returns {Promise<Block>}
+ */
+async function fetched(source, layer, image, { c, h, w }) {
+  let block;
+  try {
+    block = parseBlock(await source.block(layer, image));
+  } catch (error) {
+    // What base64 and gzip say of a damaged file says nothing to who looks at it.
+    if (error instanceof DOMException || error instanceof TypeError) throw new Error(`the data of ${layer.key} is damaged or cut off`);
+    throw error;
+  }
+  if (block.C !== c || block.h !== h || block.w !== w) throw new Error(`the data of ${layer.key} does not have the size that was announced`);
+  return block;
 }

@@ -21,26 +21,26 @@ const steps = [new Uint8Array(256), new Uint8Array(256), new Uint8Array(256)];
 export function paintTiles(target, tiles, order, grid, view, ratio, colours) {
   const scale = view.zoom * ratio;
   // Cells of a strip touch: rounded up, or lines of paper would run between some of them.
-  const rounded = tiles.strip ? Math.ceil : Math.round;
-  const width = Math.max(1, rounded(grid.tileW * scale));
-  const height = Math.max(1, rounded(grid.tileH * scale));
-  const { codes, h, w } = sourceFor(tiles, width);
-  const across = taps(w, width);
-  const down = taps(h, height);
-  const lines = [0, 1, 2].map(() => new Uint8Array(width));
-  const [firstRow, lastRow] = seen(view.y, target.height / scale, grid.stepY, grid.rows);
+  const rounded = tiles.strip ? Math.ceil : Math.round,
+    width = Math.max(1, rounded(grid.tileW * scale)),
+    height = Math.max(1, rounded(grid.tileH * scale)),
+    { codes, h, w } = sourceFor(tiles, width),
+    across = taps(w, width),
+    down = taps(h, height),
+    lines = [0, 1, 2].map(() => new Uint8Array(width)),
+    [firstRow, lastRow] = seen(view.y, target.height / scale, grid.stepY, grid.rows);
   for (let row = firstRow; row <= lastRow; row++) {
     const y0 = Math.round((row * grid.stepY + grid.head - view.y) * scale);
     for (let column = 0; column < grid.columns; column++) {
       const slot = row * grid.columns + column;
       if (slot >= order.length) return;
-      const x0 = Math.round((grid.left + column * grid.stepX - view.x) * scale);
-      const from = Math.max(0, target.left - x0);
-      const to = Math.min(width, target.right - x0);
+      const x0 = Math.round((grid.left + column * grid.stepX - view.x) * scale),
+        from = Math.max(0, target.left - x0),
+        to = Math.min(width, target.right - x0);
       if (from >= to) continue;
-      const tile = order[slot];
-      const planes = planesOf(tiles, tile);
-      const bounds = colours.bounds(tile);
+      const tile = order[slot],
+        planes = planesOf(tiles, tile),
+        bounds = colours.bounds(tile);
       if (planes.length === 1) fillLut(lut, tiles, planes[0], bounds, colours.table);
       else planes.forEach((plane, n) => fillSteps(steps[n], tiles, plane, bounds));
       const last = Math.min(height, target.height - y0);
@@ -69,10 +69,7 @@ function seen(start, size, step, rows) {
   return [Math.max(0, Math.floor(start / step)), Math.min(rows - 1, Math.floor((start + size) / step))];
 }
 
-/**
- * @param {Uint32Array} pixels @param {number} at @param {Uint8Array} line @param {number} from @param {number} to
- * @param {number} x0 @param {number} y
- */
+/** @param {Uint32Array} pixels @param {number} at @param {Uint8Array} line @param {number} from @param {number} to @param {number} x0 @param {number} y */
 function colourLine(pixels, at, line, from, to, x0, y) {
   for (let i = from; i < to; i++) {
     const code = line[i];
@@ -86,8 +83,8 @@ function colourLine(pixels, at, line, from, to, x0, y) {
  */
 function mixLine(pixels, at, [red, green, blue], from, to, x0, y) {
   for (let i = from; i < to; i++) {
-    const [r, g, b] = [red[i], green[i], blue[i]];
-    const broken = r === NONFINITE || g === NONFINITE || b === NONFINITE;
+    const [r, g, b] = [red[i], green[i], blue[i]],
+      broken = r === NONFINITE || g === NONFINITE || b === NONFINITE;
     pixels[at + i] = broken ? hatch(x0 + i, y) : ((255 << 24) | (steps[2][b] << 16) | (steps[1][g] << 8) | steps[0][r]) >>> 0;
   }
 }

@@ -6,8 +6,8 @@ import { planesOf } from "./tiles.js";
 
 /** @param {Span} a @param {Span} b @returns {Span} both; NaN counts for nothing */
 export function joined(a, b) {
-  const lows = [a[0], b[0]].filter((value) => !Number.isNaN(value));
-  const highs = [a[1], b[1]].filter((value) => !Number.isNaN(value));
+  const lows = [a[0], b[0]].filter((value) => !Number.isNaN(value)),
+    highs = [a[1], b[1]].filter((value) => !Number.isNaN(value));
   return lows.length ? [Math.min(...lows), Math.max(...highs)] : [NaN, NaN];
 }
 
@@ -30,11 +30,11 @@ export function networkSpan(index) {
  * @returns {Colours}
  */
 export function coloursOf(scope, map, all, network) {
-  const shaped = (/** @type {Span} */ span) => (map === "diverging" ? around(span) : span);
-  const table = colourTable(map);
+  const shaped = (/** @type {Span} */ span) => (map === "diverging" ? around(span) : span),
+    table = colourTable(map);
   if (scope === "channel") return { map, table, bounds: (tile) => shaped(channelSpan(all, tile)) };
-  const own = all.map((tiles) => spanOf(tiles.block)).reduce(joined);
-  const span = shaped(scope === "network" && !Number.isNaN(network[0]) ? network : own);
+  const own = all.map((tiles) => spanOf(tiles.block)).reduce(joined),
+    span = shaped(scope === "network" && !Number.isNaN(network[0]) ? network : own);
   return { map, table, bounds: () => span };
 }
 

@@ -9,16 +9,16 @@ const HOLE = 255;
  * @returns {{codes: Uint8Array, h: number, w: number}}
  */
 export function halve(codes, C, h, w) {
-  const [h2, w2] = [(h + 1) >> 1, (w + 1) >> 1];
-  const out = new Uint8Array(C * h2 * w2);
+  const [h2, w2] = [(h + 1) >> 1, (w + 1) >> 1],
+    out = new Uint8Array(C * h2 * w2);
   for (let c = 0, o = 0; c < C; c++) {
     for (let y = 0; y < h2; y++) {
-      const top = (c * h + 2 * y) * w;
-      const low = 2 * y + 1 < h ? top + w : top;
+      const top = (c * h + 2 * y) * w,
+        low = 2 * y + 1 < h ? top + w : top;
       for (let x = 0; x < w2; x++, o++) {
-        const left = 2 * x;
-        const right = left + 1 < w ? left + 1 : left;
-        const [p, q, r, s] = [codes[top + left], codes[top + right], codes[low + left], codes[low + right]];
+        const left = 2 * x,
+          right = left + 1 < w ? left + 1 : left,
+          [p, q, r, s] = [codes[top + left], codes[top + right], codes[low + left], codes[low + right]];
         out[o] = p === HOLE || q === HOLE || r === HOLE || s === HOLE ? HOLE : (p + q + r + s + 2) >> 2;
       }
     }
@@ -32,10 +32,10 @@ export function halve(codes, C, h, w) {
  * @returns {{first: Int32Array, second: Int32Array, share: Int32Array, smooth: boolean}} share of the second in 1/256
  */
 export function taps(from, size) {
-  const first = new Int32Array(size);
-  const second = new Int32Array(size);
-  const share = new Int32Array(size);
-  const smooth = size < from;
+  const first = new Int32Array(size),
+    second = new Int32Array(size),
+    share = new Int32Array(size),
+    smooth = size < from;
   for (let i = 0; i < size; i++) {
     if (!smooth) {
       first[i] = second[i] = Math.min(from - 1, Math.floor(((i + 0.5) * from) / size));
@@ -65,15 +65,15 @@ export function sampleLine(line, codes, top, low, down, across, from, to) {
     return;
   }
   for (let i = from; i < to; i++) {
-    const [p, q] = [codes[top + first[i]], codes[top + second[i]]];
-    const [r, s] = [codes[low + first[i]], codes[low + second[i]]];
+    const [p, q] = [codes[top + first[i]], codes[top + second[i]]],
+      [r, s] = [codes[low + first[i]], codes[low + second[i]]];
     if (p === HOLE || q === HOLE || r === HOLE || s === HOLE) {
       line[i] = HOLE;
       continue;
     }
-    const right = share[i];
-    const upper = p * 256 + (q - p) * right;
-    const lower = r * 256 + (s - r) * right;
+    const right = share[i],
+      upper = p * 256 + (q - p) * right,
+      lower = r * 256 + (s - r) * right;
     line[i] = (upper * 256 + (lower - upper) * down + 32768) >> 16;
   }
 }

@@ -1,17 +1,71 @@
 // What the list on the left holds: layers, tensors, and in a comparison pairs of them. No element of the page in here.
 
+/** Of another layer nothing is chosen yet. */
+export const TOP = { channel: -1, y: -1, x: -1, query: "" };
+
 /** @param {Index} index @returns {Row[]} */
 export function rowsOf(index) {
   if (index.kind !== "compare") return index.layers.map((layer) => rowOf(layer.key, layer.path, layer, null, null, ""));
   if (!index.layers.length) return index.pairs.map((pair) => rowOf(pair.name, pair.name, null, null, pair, ""));
-  return [...stageRows(index), ...pairRows(index)];
+  if (!ofTensors(index)) return [...stageRows(index), ...pairRows(index)];
+  return [...(index.at ? [] : [rowOf("all tensors", "all tensors", null, null, null, "")]), ...pairRows(index)];
 }
 
-/**
- * @param {string} key @param {string} path @param {Layer|null} a @param {Layer|null} b @param {Pair|null} pair
- * @param {string} how
- * @returns {Row}
- */
+/** Of checkpoints, not of a network at work. @param {Index} index */
+export function ofTensors(index) {
+  return !index.layers.some((layer) => layer.layout.includes("N"));
+}
+
+/** What is looked at: a layer, or a tensor of the live network. @param {State} state @returns {Row|undefined} */
+export function rowNow({ rows, tensors, layer }) {
+  return [...rows, ...tensors].find((row) => row.key === layer);
+}
+
+/** The layer of a tensor of the live network. @param {State} state @returns {Row|undefined} */
+export function homeOf({ rows, tensors, layer }) {
+  const tensor = tensors.find((row) => row.key === layer);
+  return tensor && rows.find((row) => [row.a, row.b].some((one) => one && [tensor.a, tensor.b].some((other) => other && isIn(other.path, one))));
+}
+
+/** @param {string} name of a tensor @param {Layer} layer */
+function isIn(name, layer) {
+  return name.slice(0, name.lastIndexOf(".")) === layer.path.replace(/\[.*/, "");
+}
+
+/** The tensors of a layer that have a picture, where the network is there. @param {Index} index @param {Row} row */
+export function kernelsIn(index, row) {
+  return (index.kernels ?? []).filter((name) => [row.a, row.b].some((one) => one && isIn(name, one)));
+}
+
+/** Whether a link names something that is there. @param {State} state @param {Index} index @param {string} key */
+export function isKnown({ rows, tensors }, index, key) {
+  return [...rows, ...tensors].some((row) => row.key === key) || (index.kernels ?? []).some((name) => bare(key).startsWith(name));
+}
+
+/** How many images can be chosen between: of a survey, how many best examples. @param {Index} index */
+export function imagesIn(index) {
+  if (index.kind === "survey") return Math.max(0, ...index.layers.map((layer) => layer.maps.length));
+  return index.pictures.length;
+}
+
+/** What a survey knows of the layer that is shown. @param {State} state @returns {Profile|null} */
+export function profileNow({ profile, shown }) {
+  return profile && profile.id === shown?.row.a?.id ? profile.data : null;
+}
+
+/** @param {number} tokens */
+export function tokenName(tokens) {
+  return tokens > 1 ? `class token + ${tokens - 1}` : "class token";
+}
+
+/** How many tokens in front have no place in the image, one by one. @param {Layer|null|undefined} layer @param {number} image */
+export function tokensOf(layer, image) {
+  const map = layer?.maps[image],
+    axis = { NLC: 1, NCLL: 3 }[layer?.layout ?? ""];
+  return layer && map && axis && map.reduced === 1 ? layer.shape[axis] - map.h * map.w : -1;
+}
+
+/** @param {string} key @param {string} path @param {Layer|null} a @param {Layer|null} b @param {Pair|null} pair @param {string} how @returns {Row} */
 function rowOf(key, path, a, b, pair, how) {
   return { key, path, a, b, pair, how };
 }
@@ -42,20 +96,20 @@ function stageRows(index) {
 
 /** By name; what is left by shape, in order; the rest alone. @param {Index} index @returns {Row[]} */
 function pairRows(index) {
-  const known = sided(index);
-  const pairs = new Map(index.pairs.map((pair) => [bare(pair.name), pair]));
-  const firsts = index.layers.filter((layer) => layer.side === "a");
-  const seconds = index.layers.filter((layer) => layer.side === "b");
-  const loose = seconds.filter((layer) => !known.has(`a:${bare(layer.key)}`));
+  const known = sided(index),
+    pairs = new Map(index.pairs.map((pair) => [bare(pair.name), pair])),
+    firsts = index.layers.filter((layer) => layer.side === "a"),
+    seconds = index.layers.filter((layer) => layer.side === "b"),
+    loose = seconds.filter((layer) => !known.has(`a:${bare(layer.key)}`));
   const rows = firsts.map((a) => {
-    const name = bare(a.key);
-    const b = known.get(`b:${name}`) ?? null;
+    const name = bare(a.key),
+      b = known.get(`b:${name}`) ?? null;
     if (b) return rowOf(name, a.path, a, b, pairs.get(name) ?? null, "name");
     const like = takeLike(loose, a);
-    if (!like) return rowOf(`a:${name}`, a.path, a, null, null, "");
+    if (!like) return rowOf(`a:${name}`, a.path, a, null, pairs.get(name) ?? null, "");
     return rowOf(`${name} ~ ${bare(like.key)}`, a.path, a, like, null, "shape");
   });
-  return [...rows, ...loose.map((b) => rowOf(`b:${bare(b.key)}`, b.path, null, b, null, ""))];
+  return [...rows, ...loose.map((b) => rowOf(`b:${bare(b.key)}`, b.path, null, b, pairs.get(bare(b.key)) ?? null, ""))];
 }
 
 /** Remove and return the first layer of the same type and shape. @param {Layer[]} layers @param {Layer} a */
@@ -70,11 +124,7 @@ export function alike(row, image) {
   return Boolean(a && b && a.c === b.c && a.h === b.h && a.w === b.w);
 }
 
-/**
- * @param {Row[]} rows
- * @param {string} filter words that all must occur in path or type; with a star a glob; `dead` for layers with dead channels
- * @returns {Row[]}
- */
+/** @param {Row[]} rows @param {string} filter words that all must occur in path or type; with a star a glob; `dead` for layers with dead channels @returns {Row[]} */
 export function matching(rows, filter) {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
   const tests = words.map((word) => {
@@ -101,7 +151,8 @@ export function treeOf(rows, closed) {
   const root = { label: "", row: [], below: new Map() };
   for (const row of rows) {
     let node = root;
-    for (const part of row.path.split(".")) {
+    // What a run has of a tensor or a layer beside it hangs below.
+    for (const part of row.path.replace(/\/(batch|grad|update)$/, ".$1").split(".")) {
       let next = node.below.get(part);
       if (!next) node.below.set(part, (next = { label: part, row: [], below: new Map() }));
       node = next;

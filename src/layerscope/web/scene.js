@@ -2,7 +2,7 @@
 
 import { countWithin, difference } from "./block.js";
 import { coloursOf, networkSpan } from "./ranges.js";
-import { alike } from "./rows.js";
+import { alike, profileNow, rowNow } from "./rows.js";
 import { orderOf, planesOf, tilesOf } from "./tiles.js";
 
 /** @type {{shown: Shown|null, a: Tiles|null, b: Tiles|null, diff: Tiles|null}} */
@@ -25,7 +25,7 @@ function sides(shown) {
 function changeOf(shown) {
   const all = sides(shown);
   if (!all.diff && all.a && all.b && shown.row.a && alike(shown.row, shown.image)) {
-    all.diff = tilesOf(difference(all.a.block, all.b.block), shown.row.a, true);
+    all.diff = tilesOf(difference(all.a.block, all.b.block), shown.row.a);
     all.diff.dead = new Set();
   }
   return all.diff;
@@ -35,18 +35,24 @@ function changeOf(shown) {
 export function sceneOf(state) {
   const { shown, index } = state;
   if (!shown || !index) return null;
-  const { a, b } = sides(shown);
-  const first = a ?? b;
+  const { a, b } = sides(shown),
+    first = a ?? b;
   if (!first) return null;
-  const both = Boolean(a && b);
-  const same = both && alike(shown.row, shown.image);
-  const mode = !both ? "one" : same || state.mode === "side" ? state.mode : "side";
-  const needsChange = same && (mode === "diff" || state.sort === "change");
-  const diff = needsChange ? changeOf(shown) : null;
-  const map = mapOf(state, first);
-  const span = networkSpan(index);
-  const panes = mode === "diff" && diff ? [diffPane(state, diff)] : sidePanes(state, a, b, same, diff, map, span);
-  return { shown, panes, mode, a, b, diff, chosen: chosenOf(state, first), rgb: first.rgb && mode !== "diff" };
+  const both = Boolean(a && b),
+    same = both && alike(shown.row, shown.image),
+    mode = !both ? "one" : same || state.mode === "side" ? state.mode : "side",
+    needsChange = same && (mode === "diff" || state.sort === "change"),
+    diff = needsChange ? changeOf(shown) : null,
+    map = mapOf(state, first),
+    span = networkSpan(indexNow(state)),
+    panes = mode === "diff" && diff ? [diffPane(state, diff)] : sidePanes(state, a, b, same, diff, map, span);
+  return { shown, panes, mode, a, b, diff, chosen: chosenOf(state, first), rgb: first.rgb };
+}
+
+/** The network, or where a tensor of it is looked at its tensors. @param {State} state @returns {Index} */
+function indexNow(state) {
+  const row = rowNow(state);
+  return /** @type {Index} */ (row && state.tensors.includes(row) ? state.kernels : state.index);
 }
 
 /** @param {State} state @param {Tiles} tiles @returns {string} */
@@ -63,7 +69,7 @@ export function mapOf(state, tiles) {
 function sidePanes(state, a, b, same, diff, map, span) {
   const change = diff ? diff.block : null;
   const pane = (/** @type {string} */ side, /** @type {Tiles} */ tiles, /** @type {Tiles[]} */ all) => ({
-    side, tiles, order: orderOf(same && a ? a : tiles, state.sort, change), colours: coloursOf(scopeOf(state, tiles), map, all, span),
+    side, tiles, order: orderOf(same && a ? a : tiles, state.sort, change, profileNow(state)), colours: coloursOf(scopeOf(state, tiles), map, all, span),
   });
   /** @type {Pane[]} */
   const panes = [];
@@ -80,9 +86,9 @@ export function scopeOf(state, tiles) {
 
 /** @param {State} state @param {Tiles} diff @returns {Pane} */
 function diffPane(state, diff) {
-  const gaps = (state.index?.pairs ?? []).map((pair) => pair.max_abs ?? 0);
-  const most = gaps.reduce((high, gap) => Math.max(high, gap), 0);
-  const colours = coloursOf(scopeOf(state, diff), "diverging", [diff], most ? [-most, most] : [NaN, NaN]);
+  const gaps = indexNow(state).pairs.map((pair) => pair.max_abs ?? 0),
+    most = gaps.reduce((high, gap) => Math.max(high, gap), 0),
+    colours = coloursOf(scopeOf(state, diff), "diverging", [diff], most ? [-most, most] : [NaN, NaN]);
   return { side: "diff", tiles: diff, order: orderOf(diff, state.sort, diff.block), colours };
 }
 

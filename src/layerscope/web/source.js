@@ -27,7 +27,7 @@ async function asked(address, options) {
   const said = (await answer.text()).slice(0, 300);
   let detail = said;
   try {
-    detail = JSON.parse(said).error ?? JSON.parse(said).detail ?? said;
+    detail = JSON.parse(said).error ?? said;
   } catch {
     // plain text already
   }
@@ -37,16 +37,31 @@ async function asked(address, options) {
 /** @returns {Source} */
 function httpSource() {
   return {
-    async index() {
-      const answer = await asked("/api/index");
-      return answer.status === 200 ? understood(await answer.json()) : null; // 202: the network is still loading
+    async index(step) {
+      const answer = await asked(`/api/index${step === undefined ? "" : `?step=${step}`}`);
+      if (answer.status === 202) return null; // the network is still loading
+      const found = understood(await answer.json());
+      if (found.step !== undefined) addressed(found, found.step);
+      return found;
     },
+    run: async () => (await asked("/api/run")).json(),
     block: async (layer, image) => (await asked(`/api/block/${layer.id}/${image}`)).arrayBuffer(),
     picture: (_, n) => `/api/picture/${n}.png?${pictureVersion}`,
     async unit(layer, channel, image, at) {
       const where = at.length ? `?y=${at[0]}&x=${at[1] ?? 0}` : "";
       return (await asked(`/api/unit/${encodeURIComponent(layer.key)}/${channel}/${image}${where}`)).json();
     },
+    async kernels() {
+      const found = understood(await (await asked("/api/kernels")).json());
+      return addressed(found, "kernels");
+    },
+    async part(layer, image, query) {
+      const [y, x] = query.split(","),
+        what = query === "tokens" ? query : "attention";
+      return (await asked(`/api/${what}/${encodeURIComponent(layer.key)}/${image}${x ? `?y=${y}&x=${x}` : ""}`)).arrayBuffer();
+    },
+    profile: async (layer) => (await asked(`/api/profile/${layer.id}`)).arrayBuffer(),
+    shown: async ({ number }) => (await asked(`/api/shown/${number}`)).blob(),
     async send(file) {
       await asked(`/api/image?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
     },
@@ -56,6 +71,12 @@ function httpSource() {
       return () => stream.close();
     },
   };
+}
+
+/** Where the blocks are, in front of the numbers of the layers. @param {Index} index @param {string|number} where */
+function addressed(index, where) {
+  for (const layer of index.layers) layer.id = `${where}/${layer.id}`;
+  return index;
 }
 
 // A new image comes under the address of the old one.
@@ -69,29 +90,51 @@ export function pictureChanged() {
 /** @param {HTMLElement} packed @returns {Source} */
 function embeddedSource(packed) {
   const index = understood(JSON.parse(packed.textContent ?? "null"));
+  const none = async () => {
+    throw new Error("no network in this file");
+  };
   return {
-    index: async () => index,
+    async index(step) {
+      const text = step !== index.step && textOf(`index-${step}`);
+      try {
+        return text ? JSON.parse(new TextDecoder().decode(await unpack(text))) : index;
+      } catch {
+        throw new Error(`the record of step ${step} is damaged or cut off`);
+      }
+    },
+    run: async () => JSON.parse(textOf("layerscope-run")),
     async block(layer, image) {
-      const text = document.getElementById(`block-${layer.id}-${image}`)?.textContent;
+      const text = textOf(`block-${layer.id}-${image}`);
       if (!text) throw new Error("the maps of this layer were left out of the file, to keep it small");
       return unpack(text);
     },
-    picture: (picture) => picture.src ?? "",
-    unit: async () => {
-      throw new Error("no network in this file");
+    picture: (picture, n) => picture.src ?? index.pictures[n].src ?? "",
+    async profile(layer) {
+      const text = textOf(`profile-${layer.id}`);
+      if (!text) throw new Error(`nothing of ${layer.key} but its statistics is in this file`);
+      return unpack(text);
     },
-    send: async () => {
-      throw new Error("no network in this file");
-    },
+    shown: async ({ number }) => new Blob([bytesOf(textOf(`shown-${number}`))], { type: "image/webp" }),
+    unit: none, send: none, kernels: none, part: none,
     events: () => () => {},
   };
 }
 
+/** @param {string} id */
+function textOf(id) {
+  return document.getElementById(id)?.textContent ?? "";
+}
+
+/** @param {string} text base64 */
+function bytesOf(text) {
+  const packed = atob(text.trim()),
+    bytes = new Uint8Array(packed.length);
+  for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
+  return bytes;
+}
+
 /** @param {string} text base64 of gzip @returns {Promise<ArrayBuffer>} */
 async function unpack(text) {
-  const packed = atob(text.trim());
-  const bytes = new Uint8Array(packed.length);
-  for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).arrayBuffer();
 }

@@ -1,8 +1,7 @@
 // The middle of the page: one sheet, or the two of a comparison with one camera, and the tip at the pointer.
 
 import { valueAt } from "./block.js";
-import { byId, fill, framed, h } from "./dom.js";
-import { num, shortName } from "./format.js";
+import { byId, clicked, fill, framed, h, num, on, shortName } from "./dom.js";
 import { alike } from "./rows.js";
 import { Sheet } from "./sheet.js";
 import { nameOf, planesOf } from "./tiles.js";
@@ -14,6 +13,7 @@ export class Stage {
   /** @param {Store} store */
   constructor(store) {
     this.store = store;
+    this.state = store.state;
     this.camera = { ...HOME_VIEW };
     this.split = 0.5;
     this.second = false; // which of the two is seen while blinking
@@ -41,16 +41,14 @@ export class Stage {
   }
 
   listen() {
-    const handle = byId("swipe");
-    const move = (/** @type {number} */ share) => {
-      this.split = Math.min(Math.max(share, 0), 1);
+    const handle = /** @type {HTMLInputElement} */ (byId("swipe"));
+    on(handle, "input", () => {
+      this.split = Number(handle.value) / 1000;
       this.draw();
-    };
-    handle.addEventListener("input", () => move(Number(/** @type {HTMLInputElement} */ (handle).value) / 1000));
-    for (const [id, factor] of /** @type {[string, number][]} */ ([["zoom-in", 1.5], ["zoom-out", 1 / 1.5]])) {
-      byId(id).addEventListener("click", () => this.sheets[0].zoomBy(factor));
-    }
-    byId("zoom-fit").addEventListener("click", () => this.home());
+    });
+    clicked("zoom-in", () => this.sheets[0].zoomBy(1.5));
+    clicked("zoom-out", () => this.sheets[0].zoomBy(1 / 1.5));
+    clicked("zoom-fit", () => this.home());
   }
 
   /** All of the sheet in the window. */
@@ -62,7 +60,7 @@ export class Stage {
   tick() {
     // Who asked for less motion changes sides with the space bar.
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (this.store.state.scene?.mode === "blink" && !still) this.flip();
+    if (this.state.scene?.mode === "blink" && !still) this.flip();
   }
 
   /** The other one of the two. */
@@ -72,19 +70,19 @@ export class Stage {
   }
 
   reveal() {
-    const { channel } = this.store.state;
+    const { channel } = this.state;
     if (channel >= 0) for (const sheet of this.sheets) sheet.reveal(channel);
   }
 
   drawNow() {
-    const { scene } = this.store.state;
-    const two = scene?.mode === "side" && scene.panes.length === 2;
+    const { scene } = this.state,
+      two = scene?.mode === "side" && scene.panes.length === 2;
     this.hosts[0].hidden = !scene;
     this.hosts[1].hidden = !two;
     byId("swipe").hidden = scene?.mode !== "swipe";
     if (!scene) delete byId("stage").dataset.drawn;
     if (!scene) return;
-    byId("stage").classList.toggle("compared", this.store.state.index?.kind === "compare");
+    byId("stage").classList.toggle("compared", this.state.index?.kind === "compare");
     byId("stage").classList.toggle("swiped", scene.mode === "swipe");
     const first = this.sheets[0];
     if (two) {
@@ -96,18 +94,18 @@ export class Stage {
     first.draw();
     this.mark();
     this.titles(scene, two);
-    byId("stage").dataset.drawn = `${scene.shown.row.key}|${scene.shown.image}`;
+    byId("stage").dataset.drawn = scene.shown.id;
   }
 
   /** @param {Scene} scene @param {boolean} two */
   titles(scene, two) {
-    const { index } = this.store.state;
-    const label = byId("side-a");
-    const other = byId("side-b");
+    const { index } = this.state,
+      label = byId("side-a"),
+      other = byId("side-b");
     label.hidden = !index || index.kind !== "compare";
     if (!index || label.hidden) return;
-    const names = { a: `A  ${shortName(index.subject)}`, b: `B  ${shortName(index.subject_b)}`, diff: "A − B" };
-    const side = scene.mode === "blink" && this.second ? "b" : scene.panes[0].side;
+    const names = { a: `A  ${shortName(index.subject)}`, b: `B  ${shortName(index.subject_b)}`, diff: "A − B" },
+      side = scene.mode === "blink" && this.second ? "b" : scene.panes[0].side;
     label.textContent = names[/** @type {"a"|"b"|"diff"} */ (side)];
     label.dataset.side = side;
     other.textContent = names.b;
@@ -117,13 +115,13 @@ export class Stage {
   }
 
   mark() {
-    const { scene, hover, channel, y, x } = this.store.state;
+    const { scene, hover, channel, y, x } = this.state;
     if (!scene) return;
-    const two = scene.mode === "side" && scene.panes.length === 2;
-    const linked = !two || alike(scene.shown.row, scene.shown.image);
+    const two = scene.mode === "side" && scene.panes.length === 2,
+      linked = !two || alike(scene.shown.row, scene.shown.image);
     (two ? this.sheets : [this.sheets[0]]).forEach((sheet, n) => {
-      const mine = hover && (linked || hover.side === scene.panes[n].side);
-      const unit = y >= 0 && x >= 0 ? { y, x } : null;
+      const mine = hover && (linked || hover.side === scene.panes[n].side),
+        unit = y >= 0 && x >= 0 ? { y, x } : null;
       sheet.mark({ channel: n && !linked ? -1 : channel, hover: mine ? hover : null, unit, chosen: scene.chosen });
       sheet.top.setAttribute("aria-label", `${scene.panes[n].tiles.count} ${scene.panes[n].tiles.what} of ${scene.shown.row.key}; arrow keys choose one`);
     });
@@ -131,17 +129,17 @@ export class Stage {
 
   /** @param {Hit|null} hit @param {number} n @param {PointerEvent} event */
   hover(hit, n, event) {
-    const { scene } = this.store.state;
-    const side = scene?.panes[scene.mode === "side" ? n : 0]?.side ?? "a";
+    const { scene } = this.state,
+      side = scene?.panes[scene.mode === "side" ? n : 0]?.side ?? "a";
     this.store.set({ hover: hit && { ...hit, side } });
     const tip = byId("tip");
     tip.hidden = !hit || !scene;
     if (!hit || !scene) return;
     fill(tip, ...tipOf(scene, { ...hit, side }));
-    const box = byId("stage").getBoundingClientRect();
-    const [width, height] = [tip.offsetWidth, tip.offsetHeight];
-    const left = event.clientX - box.left + 16;
-    const top = event.clientY - box.top + 18;
+    const box = byId("stage").getBoundingClientRect(),
+      [width, height] = [tip.offsetWidth, tip.offsetHeight],
+      left = event.clientX - box.left + 16,
+      top = event.clientY - box.top + 18;
     tip.style.left = `${left + width > box.width ? left - width - 32 : left}px`;
     tip.style.top = `${top + height > box.height ? top - height - 30 : top}px`;
   }
@@ -156,6 +154,7 @@ export function spotName(tiles, image, y, x) {
   const n = tiles.layer.maps[image]?.reduced ?? 1;
   if (tiles.what === "matrix") return `output ${y * n}, input ${x * n}`;
   const span = (/** @type {number} */ at) => (n > 1 ? `${at * n}…${at * n + n - 1}` : String(at));
+  if (tiles.layer.layout === "NLC" && tiles.block.h === 1) return `token ${span(x)}`;
   return `(${span(y)}, ${span(x)})`;
 }
 
@@ -167,18 +166,18 @@ export function readout(tiles, { tile, y, x }) {
 
 /** @param {Scene} scene @param {Spot} spot @returns {Node[]} */
 function tipOf(scene, spot) {
-  const tiles = (spot.side === "b" ? scene.b : scene.a) ?? scene.panes[0].tiles;
-  const at = spotName(tiles, scene.shown.image, spot.y, spot.x);
-  const lines = [h("div", { class: "tip-name" }, nameOf(tiles, spot.tile), tiles.dead.has(spot.tile) ? h("span", { class: "dead" }, " dead") : null)];
+  const tiles = (spot.side === "b" ? scene.b : scene.a) ?? scene.panes[0].tiles,
+    at = spotName(tiles, scene.shown.image, spot.y, spot.x),
+    lines = [h("div.tip-name", nameOf(tiles, spot.tile), tiles.dead.has(spot.tile) ? h("span.dead", " dead") : null)];
   const line = (/** @type {string} */ name, /** @type {string} */ text, side = "") =>
-    lines.push(h("div", { class: "tip-value" }, h("span", { class: "muted", "data-side": side }, name), ` = ${text}`));
+    lines.push(h("div.tip-value", h("span.muted", { "data-side": side }, name), ` = ${text}`));
   const linked = alike(scene.shown.row, scene.shown.image);
   if (!scene.a || !scene.b || !linked) line(at || "value", readout(tiles, spot));
   else {
     line(`A ${at}`, readout(scene.a, spot), "a");
     line(`B ${at}`, readout(scene.b, spot), "b");
-    const planes = planesOf(scene.a, spot.tile);
-    const gaps = planes.map((plane) => valueAt(/** @type {Tiles} */ (scene.a).block, plane, spot.y, spot.x) - valueAt(/** @type {Tiles} */ (scene.b).block, plane, spot.y, spot.x));
+    const planes = planesOf(scene.a, spot.tile),
+      gaps = planes.map((plane) => valueAt(/** @type {Tiles} */ (scene.a).block, plane, spot.y, spot.x) - valueAt(/** @type {Tiles} */ (scene.b).block, plane, spot.y, spot.x));
     line("A − B", gaps.map((gap) => num(gap, 3)).join(", "));
   }
   return lines;

@@ -1,20 +1,16 @@
 // What lies on a sheet: which planes make a tile, how tiles are called, and where they are. Pure arithmetic.
 
-/**
- * @param {Block} block @param {Layer} layer
- * @param {boolean} [plain] never RGB: differences are drawn plane by plane
- * @returns {Tiles}
- */
-export function tilesOf(block, layer, plain = false) {
-  const [O, I] = layer.layout.startsWith("OI") ? layer.shape : [0, 0];
-  const rgb = !plain && I === 3 && layer.layout === "OIHW" && block.C === 3 * O;
-  const count = rgb ? O : block.C;
-  const perKernel = O && block.C === O * I && I > 1 && !rgb ? I : 1;
-  const strip = block.h === 1 && block.w === 1 && count > 1;
-  const matrix = block.C === 1 && layer.channels > 1;
-  const dead = new Set();
+/** @param {Block} block @param {Layer} layer @returns {Tiles} */
+export function tilesOf(block, layer) {
+  const [O, I] = layer.layout.startsWith("OI") ? layer.shape : [0, 0],
+    rgb = I === 3 && layer.layout === "OIHW" && block.C === 3 * O,
+    count = rgb ? O : block.C,
+    perKernel = O && block.C === O * I && I > 1 && !rgb ? I : 1,
+    strip = block.h === 1 && block.w === 1 && count > 1,
+    matrix = block.C === 1 && layer.channels > 1,
+    dead = new Set();
   if (!matrix) for (const channel of layer.dead) for (let i = 0; i < perKernel; i++) dead.add(channel * perKernel + i);
-  const what = strip ? "values" : matrix ? "matrix" : O ? "kernels" : "channels";
+  const what = strip ? "values" : matrix ? "matrix" : O ? "kernels" : layer.type === "attention" ? "heads" : "channels";
   return { block, layer, rgb, count, columns: perKernel > 1 ? perKernel : 0, strip, dead, what };
 }
 
@@ -33,42 +29,43 @@ export function labelOf(tiles, tile) {
 export function nameOf(tiles, tile) {
   if (tiles.what === "matrix") return "matrix";
   if (tiles.columns) return `kernel ${Math.floor(tile / tiles.columns)} on input ${tile % tiles.columns}`;
-  return `${tiles.what === "kernels" ? "kernel" : tiles.what === "values" ? "value" : "channel"} ${tile}`;
+  return `${tiles.what.slice(0, -1)} ${tile}`;
 }
 
 /**
  * @param {Tiles} tiles
  * @param {string} sort
  * @param {Block|null} change A minus B, whose `mean` is the mean of |A - B|
+ * @param {Profile|null} [profile] of a survey
  * @returns {Int32Array} tiles in the order in which they are laid
  */
-export function orderOf(tiles, sort, change) {
-  const order = Int32Array.from({ length: tiles.count }, (_, i) => i);
-  const { block } = tiles;
-  const first = (/** @type {number} */ tile) => planesOf(tiles, tile)[0];
-  const top = (/** @type {Float32Array} */ from) => (/** @type {number} */ tile) => Math.max(...planesOf(tiles, tile).map((c) => from[c]));
+export function orderOf(tiles, sort, change, profile = null) {
+  const order = Int32Array.from({ length: tiles.count }, (_, i) => i),
+    { block } = tiles,
+    first = (/** @type {number} */ tile) => planesOf(tiles, tile)[0],
+    top = (/** @type {Float32Array} */ from) => (/** @type {number} */ tile) => Math.max(...planesOf(tiles, tile).map((c) => from[c]));
   /** @type {((tile: number) => number)|null} */
   let key = null;
   if (sort === "std") key = tiles.strip ? (tile) => Math.abs(block.lo[tile]) : top(block.std);
   if (sort === "max") key = top(block.hi);
   if (sort === "dead") key = (tile) => (tiles.dead.has(tile) ? 2 : block.zeros[first(tile)] / Math.max(1, block.h * block.w * 1e9));
-  if (sort === "change" && change) key = (tile) => change.mean[tile];
+  if (sort === "silent" && profile) key = (tile) => profile.silent[tile];
+  if (sort === "class" && profile?.explained) key = (tile) => /** @type {Float32Array} */ (profile.explained)[tile];
+  if (sort === "change" && change) key = (tile) => planesOf(tiles, tile).reduce((sum, plane) => sum + change.mean[plane], 0);
   if (!key) return order;
   const keys = Float64Array.from({ length: tiles.count }, (_, tile) => {
     const value = /** @type {(tile: number) => number} */ (key)(tile);
     return Number.isNaN(value) ? -Infinity : value;
   });
+  // A row is one kernel on all its inputs, and stays together.
+  for (let at = 0, n = tiles.columns; n && at < keys.length; at += n) keys.fill(Math.max(...keys.subarray(at, at + n)), at, at + n);
   return order.sort((p, q) => keys[q] - keys[p] || p - q);
 }
 
 const LARGEST_PIXEL = 40;
 const HEAD_PX = 15;
 
-/**
- * The columns that make all tiles as large as possible within a window.
- * @param {Tiles} tiles @param {number} width @param {number} height
- * @returns {Grid}
- */
+/** The columns that make all tiles as large as possible within a window. @param {Tiles} tiles @param {number} width @param {number} height @returns {Grid} */
 export function fitGrid(tiles, width, height) {
   const { h, w } = tiles.block;
   if (tiles.strip) return fitStrip(tiles.count, width, height);
@@ -85,13 +82,13 @@ export function fitGrid(tiles, width, height) {
 
 /** @param {Tiles} tiles @param {number} columns @param {number} width @param {number} height @returns {Grid} */
 function gridOf(tiles, columns, width, height) {
-  const { h, w } = tiles.block;
-  const rows = Math.ceil(tiles.count / columns);
-  const rough = Math.min(width / columns, ((height / rows) * w) / h);
-  const gap = Math.min(6, Math.max(1, Math.round(rough * 0.07)));
-  const head = rough >= 56 && tiles.count > 1 ? HEAD_PX : 0;
-  const room = Math.min((width - gap) / columns - gap, (((height - gap) / rows - gap - head) * w) / h);
-  const tileW = Math.max(0.05, Math.min(room, LARGEST_PIXEL * w));
+  const { h, w } = tiles.block,
+    rows = Math.ceil(tiles.count / columns),
+    rough = Math.min(width / columns, ((height / rows) * w) / h),
+    gap = Math.min(6, Math.max(1, Math.round(rough * 0.07))),
+    head = rough >= 56 && tiles.count > 1 ? HEAD_PX : 0,
+    room = Math.min((width - gap) / columns - gap, (((height - gap) / rows - gap - head) * w) / h),
+    tileW = Math.max(0.05, Math.min(room, LARGEST_PIXEL * w));
   return assemble(columns, rows, tileW, (tileW * h) / w, gap, head, 0);
 }
 
@@ -118,8 +115,8 @@ function fitStrip(count, width, height) {
   const left = 42;
   let best = null;
   for (const columns of [10, 16, 20, 32, 40, 50, 64, 100, 128, 200, 256]) {
-    const rows = Math.ceil(count / columns);
-    const side = Math.min((width - left) / columns, height / rows - 1, 26);
+    const rows = Math.ceil(count / columns),
+      side = Math.min((width - left) / columns, height / rows - 1, 26);
     if (!best || side > best.tileW + 0.5) best = assemble(columns, rows, side, Math.min(side * 1.5, height / rows - 1, 30), 0, 0, left);
     if (columns >= count) break;
   }
@@ -133,11 +130,11 @@ function fitStrip(count, width, height) {
  * @returns {{slot: number, y: number, x: number}|null} the place in the order, and the value's row and column
  */
 export function hitGrid(grid, tiles, x, y) {
-  const column = Math.floor((x - grid.left) / grid.stepX);
-  const row = Math.floor(y / grid.stepY);
-  const inX = x - grid.left - column * grid.stepX;
-  const inY = y - row * grid.stepY - grid.head;
-  const slot = row * grid.columns + column;
+  const column = Math.floor((x - grid.left) / grid.stepX),
+    row = Math.floor(y / grid.stepY),
+    inX = x - grid.left - column * grid.stepX,
+    inY = y - row * grid.stepY - grid.head,
+    slot = row * grid.columns + column;
   if (column < 0 || column >= grid.columns || row < 0 || slot >= tiles.count) return null;
   if (inX < 0 || inX >= grid.tileW || inY < 0 || inY >= grid.tileH) return null;
   const { h, w } = tiles.block;

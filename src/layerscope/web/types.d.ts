@@ -4,11 +4,14 @@ type Store = import("./store.js").Store;
 type Stage = import("./stage.js").Stage;
 type LayerList = import("./layers.js").LayerList;
 type Loader = import("./loader.js").Loader;
+type Steps = ReturnType<typeof import("./steps.js").setUpSteps>;
+type Examples = import("./examples.js").Examples;
 type Span = [number, number];
 
 /** One output of a layer, or one tensor of a checkpoint; docs/viewer.md describes the index that these come from. */
 interface Layer {
-  id: number;
+  /** of a tensor of the live network: kernels/3 */
+  id: number | string;
   key: string;
   path: string;
   call: number;
@@ -20,7 +23,9 @@ interface Layer {
   note: string;
   dead: number[];
   channels: number;
-  maps: { c: number; h: number; w: number; reduced: number }[];
+  maps: { c: number; h: number; w: number; reduced: number; at?: [number, number] }[];
+  /** whether a survey knows more of it */
+  profile?: boolean;
   total: Record<string, number | null> | null;
   histogram: { edges: number[]; counts: number[] } | null;
 }
@@ -38,7 +43,7 @@ interface Prediction { index: number; label: string; probability: number }
 interface Picture { name: string; width: number; height: number; src?: string }
 interface Index {
   schema: number;
-  kind: "features" | "weights" | "compare";
+  kind: "features" | "weights" | "compare" | "survey";
   subject: string;
   subject_b: string;
   notes: string[];
@@ -52,20 +57,51 @@ interface Index {
   layers: Layer[];
   live: { image: boolean; units: boolean } | null;
   left_out: string[];
+  /** names of the tensors with a picture, where there is a live network */
+  kernels?: string[];
+  /** of a survey: the names of the classes, and the images that excite some channel most */
+  classes?: string[];
+  images?: SurveyImage[];
+  similarity?: { keys: string[]; minibatches: number; value: (number | null)[][] } | null;
   /** counts what the server has shown so far */
+  version?: number;
+  /** of a run; `at` tells what is shown of it from what else could be */
+  step?: number;
+  at?: string;
+}
+interface RunEvent { step: number; kind: string; layer: string; text: string; channels: number[] }
+/** A training over its steps; docs/viewer.md describes it. */
+interface Run {
+  /** tells it from another run that takes its place */
+  started: number | null;
+  steps: number[];
+  times: (number | null)[];
+  scalars: Record<string, [number, number | null][]>;
+  events: RunEvent[];
+  notes: string[];
+  live?: boolean;
   version?: number;
 }
 
 /** Where the data comes from. */
 interface Source {
-  /** null while there is none yet */
-  index(): Promise<Index | null>;
+  /** null while there is none yet; of a run at this step, or at the newest one */
+  index(step?: number): Promise<Index | null>;
+  run(): Promise<Run>;
   block(layer: Layer, image: number): Promise<ArrayBuffer>;
   /** an address for an image element */
   picture(picture: Picture, n: number): string;
   unit(layer: Layer, channel: number, image: number, at: number[]): Promise<any>;
+  /** the tensors of the live network, as the index of a checkpoint or of a comparison */
+  kernels(): Promise<Index>;
+  /** the tokens without a place, or the attention from another query */
+  part(layer: Layer, image: number, query: string): Promise<ArrayBuffer>;
   /** a new image for the live network */
   send(file: File): Promise<void>;
+  /** what a survey knows of a layer */
+  profile(layer: Layer): Promise<ArrayBuffer>;
+  /** an image of the data set */
+  shown(image: SurveyImage): Promise<Blob>;
   events(hear: (event: any) => void): () => void;
 }
 
@@ -90,6 +126,29 @@ interface Block {
   mips: { codes: Uint8Array; h: number; w: number }[];
   /** (C, 256) how often each code occurs; made when first asked for */
   counts: Uint32Array | null;
+}
+
+/** An image of a survey; `pixels` where the record has them. */
+interface SurveyImage { number: number; name: string; label: string; width: number; height: number; pixels: boolean }
+/** One image that excites a channel: the value, where it is in the map, and where the window of the map begins. */
+interface Example { place: number; number: number; value: number; y: number; x: number; top: number; left: number }
+/** What a survey knows of a layer; see docs/record.md. Arrays of C channels, or of C times `places`. */
+interface Profile {
+  images: number;
+  copies: [number, number, number][];
+  rank: number | null;
+  grid: [number, number];
+  lines: [number, number, number, number][] | null;
+  silent: Uint32Array;
+  favourite: Int32Array | null;
+  selectivity: Float32Array | null;
+  explained: Float32Array | null;
+  places: number;
+  image: Int32Array | null;
+  value: Float32Array | null;
+  position: Int32Array | null;
+  at: Int32Array | null;
+  bins: { numbers: Int32Array; counts: Float32Array } | null;
 }
 
 /** What the list on the left holds. */
@@ -121,15 +180,24 @@ interface Link {
   map: string;
   sort: string;
   mode: string;
+  /** what of the layer: "tokens", or where attention looks from: "mean", "3,4" */
+  query: string;
+  /** of a run, and the step that it is compared with; -1 where there is none */
+  step: number;
+  against: number;
 }
 /** The blocks of a row that have arrived. */
-interface Shown { row: Row; image: number; a: Block | null; b: Block | null }
+interface Shown { id: string; row: Row; image: number; a: Block | null; b: Block | null }
 interface Place { y: number; x: number }
 interface Hit extends Place { tile: number }
 interface Spot extends Hit { side: string }
 interface Progress { state: string; done: number; of: number; what: string }
 interface State extends Link {
   index: Index | null;
+  run: Run | null;
+  /** jump to the newest step as it comes */
+  follow: boolean;
+  playing: boolean;
   rows: Row[];
   shown: Shown | null;
   scene: Scene | null;
@@ -145,6 +213,13 @@ interface State extends Link {
   bins: Bins | null;
   /** how a unit came about, where there is a live network */
   look: any;
+  /** the live network's tensors, once they were asked for */
+  kernels: Index | null;
+  tensors: Row[];
+  /** the tokens without a place of the layer */
+  apart: Block | null;
+  /** of the layer with this id */
+  profile: { id: number | string; data: Profile } | null;
 }
 
 /** What lies on a sheet. */

@@ -1,8 +1,7 @@
 // The arithmetic of one value on the live network: input patch times kernel, plus bias, is the value.
 
 import { colourTable } from "./colour.js";
-import { fill, h } from "./dom.js";
-import { num } from "./format.js";
+import { fill, h, num, quiet } from "./dom.js";
 import { numberGrid } from "./tile.js";
 
 const MOST_ROWS = 6;
@@ -11,20 +10,22 @@ export class UnitPane {
   /** @param {Store} store */
   constructor(store) {
     this.store = store;
-    this.element = h("section", { class: "unit", "aria-label": "how the value came about" });
-    store.on("look channel y index", () => this.build());
+    this.element = h("section.unit", { "aria-label": "how the value came about" });
+    store.on("look channel y index scene", () => this.build());
     this.build();
   }
 
   build() {
-    const { look, index, channel, y } = this.store.state;
+    const { look, index, channel, y, scene, query } = this.store.state;
     if (channel < 0) return;
-    if (index?.kind === "weights" || !index?.layers.length) return fill(this.element);
-    if (!index.live?.units) return fill(this.element, h("p", { class: "muted hint" }, whyNot(index)));
-    if (y < 0) return fill(this.element, h("p", { class: "muted hint" }, "Click a value of the map, or press Enter, to see how it came about."));
-    if (!look) return fill(this.element, h("p", { class: "muted hint" }, "computing…"));
-    if (look.error) return fill(this.element, h("p", { class: "note finding" }, look.error));
-    fill(this.element, ...lookParts(look));
+    const layer = scene?.shown.row.a ?? scene?.shown.row.b,
+      hint = (/** @type {(Node|string)[]} */ ...parts) => fill(this.element, h("p.muted.hint", ...parts));
+    if (!index || !layer?.layout.includes("N") || query === "tokens") fill(this.element);
+    else if (layer.type === "attention") hint(`Head ${channel}: softmax of query × key. ${index.live ? "Click a patch, then its place above: what each head attends to from there." : ""}`);
+    else if (!index.live?.units) hint(whyNot(index));
+    else if (y < 0) hint("Click a value of the map, or press Enter, to see how it came about.");
+    else if (!look) hint("the network computes it… ", h("progress", { "aria-label": "computing" }));
+    else fill(this.element, ...(look.error ? [h("p.note.finding", look.error)] : lookParts(look)));
   }
 }
 
@@ -36,39 +37,39 @@ function whyNot(index) {
 
 /** @param {any} look @returns {HTMLElement[]} */
 function lookParts(look) {
-  const { receptive_field: field, arithmetic } = look;
-  const parts = [h("h3", {}, "how it came about")];
+  const { receptive_field: field, arithmetic } = look,
+    parts = [h("h3", "how it came about")];
   if (field) {
-    const size = field.size.join(" × ");
-    const names = ["rows", "columns"].slice(-field.box.length);
-    const spans = field.box.map((/** @type {number[]} */ [first, last], /** @type {number} */ n) => `${names[n] ?? ""} ${first}…${last - 1}`).join(", ");
-    parts.push(h("p", {}, "It sees ", h("strong", {}, `${size} pixels`), h("span", { class: "muted" }, ` of the input: ${spans}`)));
+    const size = field.size.join(" × "),
+      names = ["rows", "columns"].slice(-field.box.length),
+      spans = field.box.map((/** @type {number[]} */ [first, last], /** @type {number} */ n) => `${names[n] ?? ""} ${first}…${last - 1}`).join(", ");
+    parts.push(h("p", "It sees ", h("strong", `${size} pixels`), quiet(` of the input: ${spans}`)));
   }
   if (arithmetic) parts.push(...sumParts(arithmetic));
-  for (const note of look.notes ?? []) parts.push(h("p", { class: "muted" }, note));
+  for (const note of look.notes ?? []) parts.push(h("p.muted", note));
   return parts;
 }
 
 /** @param {any} sum @returns {HTMLElement[]} */
 function sumParts(sum) {
   if (!sum.kernel) {
-    const terms = Object.entries(sum.terms ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, num(/** @type {number} */ (value), 5))));
-    return [h("p", { class: "formula" }, sum.formula), h("dl", { class: "figures" }, ...terms), resultLine(sum)];
+    const terms = Object.entries(sum.terms ?? {}).map(([name, value]) => h("div", h("dt", name), h("dd", num(/** @type {number} */ (value), 5))));
+    return [h("p.formula", sum.formula), h("dl.figures", ...terms), resultLine(sum)];
   }
-  const rows = contributions(sum);
-  const shown = rows.slice(0, MOST_ROWS);
-  const rest = rows.slice(MOST_ROWS).reduce((total, row) => total + row.total, 0);
-  const most = { patch: largest(rows.map((row) => row.patch)), kernel: largest(rows.map((row) => row.kernel)), product: largest(rows.map((row) => row.product)) };
-  const table = colourTable("diverging");
-  const header = h("div", { class: "sum-row sum-head", "aria-hidden": "true" }, h("span", {}, "input"), h("span", {}, "patch"), h("span"), h("span", {}, "kernel"), h("span"), h("span", {}, "products"), h("span", {}, "sum"));
-  const lines = shown.map((row) => h("div", { class: "sum-row" },
-    h("span", { class: "muted" }, row.name), numberGrid(row.patch, most.patch, table), h("span", {}, "×"),
-    numberGrid(row.kernel, most.kernel, table), h("span", {}, "="), numberGrid(row.product, most.product, table),
-    h("span", { class: "sum-value" }, num(row.total, 3))));
+  const rows = contributions(sum),
+    shown = rows.slice(0, MOST_ROWS),
+    rest = rows.slice(MOST_ROWS).reduce((total, row) => total + row.total, 0),
+    most = { patch: largest(rows.map((row) => row.patch)), kernel: largest(rows.map((row) => row.kernel)), product: largest(rows.map((row) => row.product)) },
+    table = colourTable("diverging"),
+    header = h("div.sum-row.sum-head", { "aria-hidden": "true" }, h("span", "input"), h("span", "patch"), h("span"), h("span", "kernel"), h("span"), h("span", "products"), h("span", "sum"));
+  const lines = shown.map((row) => h("div.sum-row",
+    quiet(row.name), numberGrid(row.patch, most.patch, table), h("span", "×"),
+    numberGrid(row.kernel, most.kernel, table), h("span", "="), numberGrid(row.product, most.product, table),
+    h("span.sum-value", num(row.total, 3))));
   const first = shown[0];
   return [
-    h("div", { class: "sum" }, header, ...lines),
-    h("dl", { class: "sum-total" },
+    h("div.sum", header, ...lines),
+    h("dl.sum-total",
       ...(rows.length > MOST_ROWS ? [line(`${rows.length - MOST_ROWS} more inputs`, rest)] : []),
       line("bias", sum.bias), line("sum", sum.sum, true)),
     resultLine(sum),
@@ -78,18 +79,18 @@ function sumParts(sum) {
 
 /** @param {string} name @param {number} value @param {boolean} [strong] */
 function line(name, value, strong = false) {
-  return h("div", {}, h("dt", {}, strong ? "" : "+ ", name), h("dd", { class: strong ? "strong" : "" }, num(value, 5)));
+  return h("div", h("dt", strong ? "" : "+ ", name), h("dd", { class: strong ? "strong" : "" }, num(value, 5)));
 }
 
 /** @param {any} sum */
 function resultLine(sum) {
-  return h("p", { class: "result" }, h("span", { class: "muted" }, "the layer produced "), h("strong", {}, num(sum.value, 5)));
+  return h("p.result", quiet("the layer produced "), h("strong", num(sum.value, 5)));
 }
 
 /** The terms of one input, to be added up by hand. @param {{name: string, patch: number[][], kernel: number[][]}} row */
 function spelled(row) {
   const terms = row.patch.flatMap((values, y) => values.map((value, x) => `${num(value, 3)}·${num(row.kernel[y][x], 3)}`));
-  return h("details", {}, h("summary", {}, `the ${terms.length} products of input ${row.name}`), h("p", { class: "terms" }, terms.join(" + ")));
+  return h("details", h("summary", `the ${terms.length} products of input ${row.name}`), h("p.terms", terms.join(" + ")));
 }
 
 /**
@@ -100,12 +101,12 @@ function spelled(row) {
 export function contributions(sum) {
   const vector = typeof sum.patch[0] === "number";
   // A linear layer has one row of inputs: chunks of it would mean nothing, so it is one contribution.
-  const patches = vector ? [sum.patch] : sum.patch;
-  const kernels = vector ? [sum.kernel] : sum.kernel;
-  const products = vector ? [sum.products] : sum.products;
+  const patches = vector ? [sum.patch] : sum.patch,
+    kernels = vector ? [sum.kernel] : sum.kernel,
+    products = vector ? [sum.products] : sum.products;
   const rows = patches.map((/** @type {any} */ patch, /** @type {number} */ n) => {
-    const product = plain(products[n]);
-    const total = product.flat().reduce((/** @type {number} */ all, /** @type {number} */ one) => all + one, 0);
+    const product = plain(products[n]),
+      total = product.flat().reduce((/** @type {number} */ all, /** @type {number} */ one) => all + one, 0);
     return { name: vector ? "all" : String(sum.inputs[n] ?? n), patch: plain(patch), kernel: plain(kernels[n]), product, total };
   });
   return rows.sort((/** @type {any} */ p, /** @type {any} */ q) => Math.abs(q.total) - Math.abs(p.total));
