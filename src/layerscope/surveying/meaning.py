@@ -56,7 +56,7 @@ def classes(sums: Ints, squares: Ints, counts: Ints) -> Followed:
         grand = total.sum(0) / images
         between = (number * (means - grand) ** 2).sum(0)
         whole = squares.astype(np.float64) - images * grand**2
-        share = np.where(whole > 0, np.clip(between / whole, 0, 1), np.nan)
+        share = np.where(whole > 0, np.minimum(between / whole, 1), np.nan)
     return Followed(there[best].astype(np.int32), index.astype(np.float32), share.astype(np.float32))
 
 

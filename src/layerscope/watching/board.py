@@ -112,7 +112,6 @@ class Board:
             return
         try:
             self.file.add(step, values)
-            self.failed = False
         except OutputError as error:
             if not self.failed:
                 self.say(f"nothing for TensorBoard of this step: {error}. The training goes on")
