@@ -121,16 +121,19 @@ def test_ctrl_c(faulty, command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay_s", [0.9, 1.2, 1.6, 2.2])
+@pytest.mark.parametrize("delay_s", [0.0, 0.2, 0.5, 1.0])
 def test_ctrl_c_at_any_time_leaves_whole_files(faulty, delay_s):
     torch.save({str(at): torch.zeros(400, 400) for at in range(80)}, faulty / "many.pth")
     arguments = ["weights", "many.pth", "--out", "new", "--record", "new.layerscope", "--csv", "new.csv"]
     process = subprocess.Popen([sys.executable, "-m", "layerscope", *arguments], cwd=faulty,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (faulty / "new").exists() and time.monotonic() < deadline:  # from the first file that is written on
+        time.sleep(0.01)
     time.sleep(delay_s)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, 0), err
+    assert process.returncode in (130, 0, -signal.SIGINT), err  # the last: it was over, and Python on its way out
     assert "Traceback" not in err
     for path in [*faulty.glob("new*"), *faulty.glob("new/*")]:
         assert path.suffix != ".part" and (path.is_dir() or path.stat().st_size > 100), path
