@@ -96,7 +96,7 @@ export function setUpSteps(store, source, loader, showLayer) {
     if (!run) return;
     byId("follow").hidden = !run.live;
     const names = Object.keys(run.scalars),
-      name = [scalar.value, "loss"].find((one) => names.includes(one));
+      name = [scalar.value, names.find((one) => one.includes("loss")) ?? ""].find((one) => names.includes(one));
     fill(scalar, ...names.map((one) => h("option", one)));
     scalar.hidden = !names.length;
     if (name) scalar.value = name;
