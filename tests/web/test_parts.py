@@ -217,7 +217,12 @@ def test_what_the_heads_attend_to_from_a_patch_that_is_clicked(open_page, photo)
             drawn(page, f"{key}|0|{y},{x}")
             want = truth[1, 1 + 4 * y + x, 1:].reshape(4, 4)[y, x]
             expect(page.locator(".readouts .at")).to_have_text(f"({y}, {x}) = ")
-            assert parsed(page.locator(".readouts strong").inner_text()) == pytest.approx(want, rel=5e-3)
+            shown = page.locator(".readouts strong")
+            for _ in range(100):  # the panel follows the sheet a frame later
+                if parsed(shown.inner_text()) == pytest.approx(want, rel=5e-3):
+                    break
+                page.wait_for_timeout(50)
+            assert parsed(shown.inner_text()) == pytest.approx(want, rel=5e-3)
         page.locator("#choose-query [data-value=mean]").click()
         drawn(page, f"{key}|0|mean")
 
