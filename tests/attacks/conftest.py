@@ -10,17 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.web.chromium import browser_of
-from tests.web.conftest import CHROMIUM, open_page
+from tests.web.chromium import shared_browser
+from tests.web.conftest import open_page
 
 __all__ = ["chromium", "open_page"]
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    pytest.importorskip("playwright", reason="the browser tests need playwright")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with browser_of(str(CHROMIUM)) as browser:
-        browser.new_context()
-        yield browser
+    yield from shared_browser()

@@ -6,7 +6,6 @@ import gzip
 import os
 import random
 import struct
-import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from layerscope.errors import ImageError
 from layerscope.images import open_image, read_idx
+from tests.attacks.measuring import peak
 from tests.attacks.pictures import samples
 
 SAMPLES = samples()
@@ -59,15 +59,6 @@ def test_what_gzip_cannot_unpack_is_one_line(tmp_path):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(ImageError, match="broken idx file"):
         read_idx(tmp_path / "x")
-
-
-def peak(work) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_an_idx_file_that_is_a_bomb(tmp_path, monkeypatch):

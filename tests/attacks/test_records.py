@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from layerscope.record import Entry, Picture, Record, load
 from layerscope.sites import Site
 from layerscope.views import documents, examples, html, png, tensorboard, wire
 from tests.attacks import crafting, looking
+from tests.attacks.measuring import peak
 
 #: what the fuzzer and this test's own seeds found: number of the true record, place in its body, what stands there
 OFFENDERS = {
@@ -122,15 +122,6 @@ def test_what_is_no_character_is_a_question_mark(tmp_path):
     assert looking.look(path, tmp_path) == set()
     assert '"x?"' in documents.dumps(documents.document(load(path)))
     assert "x?" in documents.tables(load(path))["layers"]
-
-
-def peak(work) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_loading_takes_a_few_times_the_file_and_no_more(tmp_path):

@@ -43,10 +43,8 @@ def test_a_full_disk(run, place, full, name):
     assert not [path for path in left if "tfevents" not in path and path != "b.pth"], left.keys()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [one for one in COMMANDS if "{to}/" in WRITERS[one.values[0]]])  # writes one file
 def test_a_full_disk_leaves_what_was_there(run, place, full, name):
-    if "{to}/" not in WRITERS[name]:
-        pytest.skip("writes a folder")
     target = Path(place, command(name, "new")[-1])
     target.parent.mkdir()
     target.write_bytes(b"kept")

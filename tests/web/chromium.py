@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium")
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -27,3 +32,13 @@ def browser_of(path: str = "/usr/bin/chromium") -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def shared_browser() -> Iterator[Any]:
+    """What a fixture gives that several tests use: a browser with a context. Skips where there is none."""
+    pytest.importorskip("playwright", reason="the browser tests need playwright")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with browser_of(str(CHROMIUM)) as browser:
+        browser.new_context()
+        yield browser

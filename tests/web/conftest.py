@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,21 +10,14 @@ import numpy as np
 import pytest
 
 from layerscope.record import Pair, Picture, Prediction, Record
-from tests.web.chromium import browser_of
+from tests.web.chromium import shared_browser
 from tests.web.making import entry_of
 from tests.web.serving import serving
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    pytest.importorskip("playwright", reason="the browser tests need playwright")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with browser_of(str(CHROMIUM)) as browser:
-        browser.new_context()
-        yield browser
+    yield from shared_browser()
 
 
 @pytest.fixture
