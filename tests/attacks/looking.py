@@ -61,7 +61,7 @@ def views(folder: Path) -> dict[str, Callable[[Record], Any]]:
         "asked": _asked,
         "wire": _wire,
         "pictures of the input": lambda record: [wire.png(record, at) for at in range(len(record.pictures))],
-        "pictures of the data": lambda record: [wire.webp(record, one.number) for one in record.shown],
+        "pictures of the data": lambda record: [wire.webp(one) for one in record.shown],
         "profile": lambda record: [profile_block(one.profile) for one in record if one.profile],
         "json": lambda record: documents.dumps(documents.document(record)).encode(),
         "csv": lambda record: [text.encode() for text in documents.tables(record).values()],

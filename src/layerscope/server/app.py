@@ -137,9 +137,10 @@ def _record(session: Session, live: Live | None) -> list[Route]:
 
     async def shown(request: Request) -> Response:
         record, number = current(), request.path_params["number"]
-        if not any(one.number == number and one.data.size for one in record.shown):
+        found = next((one for one in record.shown if one.number == number and one.data.size), None)
+        if found is None:
             raise HTTPException(404, f"no image {number} in this record")
-        return Response(wire.webp(record, number), media_type="image/webp")
+        return Response(wire.webp(found), media_type="image/webp")
 
     async def picture(request: Request) -> Response:
         record, number = current(), request.path_params["number"]

@@ -10,8 +10,6 @@ Nothing that a record says can end its script or become markup: JSON keeps no `<
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -24,6 +22,7 @@ from layerscope.profiles import wanted
 from layerscope.record import Record
 from layerscope.views import wire
 from layerscope.views.bundle import inline, sources
+from layerscope.views.embedded import base64_of, json_element, packed, png_url, text_element
 from layerscope.views.packing import Fit, fitted
 from layerscope.views.profile_block import profile_block
 
@@ -40,7 +39,7 @@ def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, Fit
 
     Statistics are always inside. The page itself, the index and the pictures are counted too.
     """
-    pictures = [f"data:image/png;base64,{_base64(wire.png(record, at))}" for at in range(len(record.pictures))]
+    pictures = [png_url(wire.png(record, at)) for at in range(len(record.pictures))]
     spent = len(_page(record, _index(record, pictures, Fit(list(record)), 0), Fit([])).encode("utf-8", "replace"))
     extras = _profiles(record)
     extras |= _shown(record, (budget_bytes - spent - sum(map(len, extras.values()))) * _SHOWN_SHARE)
@@ -51,7 +50,7 @@ def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, Fit
 def _profiles(record: Record) -> dict[str, str]:
     """What a survey knows of each layer, by the id of its element."""
     return {
-        f"profile-{number}": _base64(gzip.compress(profile_block(entry.profile), 6, mtime=0))
+        f"profile-{number}": packed(profile_block(entry.profile))
         for number, entry in enumerate(record)
         if entry.profile
     }
@@ -64,7 +63,7 @@ def _shown(record: Record, room: float) -> dict[str, str]:
     there = {one.number: one for one in record.shown if one.data.size}
     for number in wanted(lists):
         if number in there:
-            text = _base64(wire.webp(record, number))
+            text = base64_of(wire.webp(there[number]))
             room -= len(text)
             if room < 0:
                 break
@@ -89,18 +88,10 @@ def _index(
     return index
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _json(index: object) -> str:
-    return wire.dumps(index).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def _page(record: Record, index: dict[str, Any], fit: Fit, extras: Mapping[str, str] | None = None) -> str:
-    data = [f'<script type="application/json" id="layerscope-index">{_json(index)}</script>']
-    data += [f'<script type="text/plain" id="block-{id}-{at}">{text}</script>' for (id, at), text in fit.texts.items()]
-    data += [f'<script type="text/plain" id="{key}">{text}</script>' for key, text in (extras or {}).items()]
+    data = [json_element("layerscope-index", index)]
+    data += [text_element(f"block-{id}-{at}", text) for (id, at), text in fit.texts.items()]
+    data += [text_element(key, text) for key, text in (extras or {}).items()]
     title = html.escape(" vs ".join(filter(None, (record.subject, record.subject_b))) or "layerscope")
     return inline(sources(), "\n".join(data), title)
 

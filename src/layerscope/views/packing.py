@@ -6,7 +6,6 @@ averaging 2 x 2 values, again and again, until all fit: every layer stays to be 
 
 from __future__ import annotations
 
-import base64
 import heapq
 import zlib
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ import numpy as np
 from layerscope.maps import NONFINITE, Maps
 from layerscope.record import Entry, Record
 from layerscope.views import wire
+from layerscope.views.embedded import base64_of
 
 __all__ = ["Fit", "fitted", "halved", "packed"]
 
@@ -105,7 +105,7 @@ def packed(block: bytes) -> str:
     """A block as gzip in base64, with its codes predicted where that is shorter."""
     # Level 9 takes four times as long for 0.2 % less. Differences have few repetitions: matches must be worth it.
     plain = _gzip(block, zlib.Z_DEFAULT_STRATEGY)
-    return base64.b64encode(min(plain, _gzip(wire.predicted(block), zlib.Z_FILTERED), key=len)).decode()
+    return base64_of(min(plain, _gzip(wire.predicted(block), zlib.Z_FILTERED), key=len))
 
 
 def _gzip(data: bytes, strategy: int) -> bytes:

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from layerscope.files import save
 from layerscope.record import Record
 from layerscope.views import wire
 from layerscope.views.bundle import inline, sources
+from layerscope.views.embedded import json_element, packed, png_url, text_element
 from layerscope.views.packing import fitted
 
 __all__ = ["chosen", "document", "write"]
@@ -69,7 +68,7 @@ def document(
         raise RecordError(notes[0] if notes else "this run has no record yet; wait for its first step")
     steps = [step for step in run["steps"] if step not in bad]
     index, parts, _ = _step(first, steps[-1], _ANY)
-    pictures = [f"data:image/png;base64,{_base64(wire.png(first, at))}" for at in range(len(first.pictures))]
+    pictures = [png_url(wire.png(first, at)) for at in range(len(first.pictures))]
     room = budget_bytes - len(_page(run, index | {"pictures": []}, {}, first.subject)) - sum(map(len, pictures))
     whole, least = _size(parts) + _size({"": _packed(index)}), _size({"": _packed(index)})
     picked = chosen(steps, min(_MOST, max(_FEW, room // whole), max(2, room // (2 * least))))
@@ -148,19 +147,11 @@ def _size(parts: Mapping[str, str]) -> int:
     return sum(len(key) + len(text) + _AROUND_BYTES for key, text in parts.items())
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
 def _packed(index: dict[str, Any]) -> str:
-    return _base64(gzip.compress(wire.dumps(index), 6, mtime=0))
+    return packed(wire.dumps(index))
 
 
 def _page(run: Mapping[str, Any], index: dict[str, Any], parts: Mapping[str, str], subject: str) -> str:
-    def json(name: str, data: Any) -> str:
-        text = wire.dumps(data).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-        return f'<script type="application/json" id="{name}">{text}</script>'
-
-    data = [json("layerscope-index", index), json("layerscope-run", run)]
-    data += [f'<script type="text/plain" id="{key}">{text}</script>' for key, text in parts.items()]
+    data = [json_element("layerscope-index", index), json_element("layerscope-run", run)]
+    data += [text_element(key, text) for key, text in parts.items()]
     return inline(sources(), "\n".join(data), html.escape(subject or "layerscope"))

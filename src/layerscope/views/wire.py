@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from layerscope.errors import RecordError
 from layerscope.maps import Maps
+from layerscope.profiles import Shown
 from layerscope.record import Entry, Histogram, Picture, Record
 from layerscope.stats import Columns
 from layerscope.text import finite
@@ -218,12 +219,11 @@ def _nothing(size: int) -> Columns:
     return Columns(count=none, mean=gap, m2=gap, min=gap, max=gap, zeros=none, nan=none, inf=none)
 
 
-def webp(record: Record, number: int) -> bytes:
-    """Image `number` of the data set. Raises RecordError if the record has no such picture."""
-    found = next((one for one in record.shown if one.number == number), None)
-    data = found.data.tobytes() if found is not None else b""
+def webp(shown: Shown) -> bytes:
+    """An image of the data set as WebP. Raises RecordError if it is none, or not in the record."""
+    data = shown.data.tobytes()
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise RecordError(f"image {number}: is not in this record")
+        raise RecordError(f"image {shown.number}: is not in this record")
     return data
 
 
