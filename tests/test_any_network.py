@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections import OrderedDict, namedtuple
 
@@ -342,6 +343,27 @@ def test_attention_of_timm_and_of_plain_softmax():
     for key, entry in fused.entries.items():
         assert (entry.shape, entry.maps[0].shape) == ((1, 3, 17, 17), (3, 4, 4))
         np.testing.assert_allclose(entry.columns.max, plain[key].columns.max, rtol=1e-5)
+
+
+def wrapped(function):
+    return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_where_another_tool_has_wrapped_the_functions_of_torch(monkeypatch, fused):
+    def attend(net, x):  # one head of four values, (B, 1, 9, 4)
+        q = net.a(x).flatten(2).transpose(1, 2)[:, None]
+        return F.scaled_dot_product_attention(q, q, q) if fused else (q @ q.transpose(2, 3)).softmax(-1) @ q
+
+    model = nn.Sequential(Net(attend, a=conv(3, 4)), Net(lambda net, x: net.a(x[:, 0], x[:, 0], x[:, 0])[0]))
+    model[1].a = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(1, 3, 3, 3)
+    want = ["0/attention", "1.a/attention"]
+    assert [entry.key for entry in layerscope.features(model, x, attention=True) if entry.type == "attention"] == want
+    for name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
+        monkeypatch.setattr(F, name, wrapped(getattr(F, name)))
+    monkeypatch.setattr(torch.Tensor, "softmax", wrapped(torch.Tensor.softmax))
+    assert [entry.key for entry in layerscope.features(model, x, attention=True) if entry.type == "attention"] == want
 
 
 @pytest.fixture

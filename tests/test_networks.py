@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import OrderedDict
 
@@ -217,6 +218,12 @@ def test_preprocessing_survives_json():
 @pytest.mark.parametrize("name", ["layerscope:alexnet", "torchvision:vgg16_bn", "torchvision:densenet121"])
 def test_the_index_agrees_with_what_is_installed(name):
     assert signatures()[name] == shapes_of(unbuilt(name))
+
+
+def test_no_weights_are_made_where_another_tool_has_wrapped_the_functions_of_torch(monkeypatch):
+    made = torch.empty
+    monkeypatch.setattr(torch, "empty", functools.wraps(made)(lambda *args, **kwargs: made(*args, **kwargs)))
+    assert all(one.is_meta for one in unbuilt("layerscope:alexnet").parameters())
 
 
 def test_identify():

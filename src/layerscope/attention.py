@@ -9,11 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["attention_weights", "class_view"]
-
-_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 
 def attention_weights(
@@ -23,13 +20,15 @@ def attention_weights(
 
     A fused attention is computed again from what it was given, a softmax over the last of four axes is one itself.
     """
-    if func is F.scaled_dot_product_attention:
+    # By name: other tools put wrappers into torch, and what is seen is then not the function found there.
+    name = getattr(func, "__name__", "")
+    if name == "scaled_dot_product_attention":
         return _fused(*args, **kwargs)
-    if func is F.multi_head_attention_forward:
+    if name == "multi_head_attention_forward":
         given = inspect.signature(func).bind(*args, **kwargs).arguments
         weights = func(**{**given, "need_weights": True, "average_attn_weights": False})[1]
         return weights if weights.dim() == 4 else weights[None]  # without a batch axis: (heads, L, S)
-    if func in _SOFTMAX and isinstance(output, Tensor) and output.dim() == 4:
+    if name == "softmax" and isinstance(output, Tensor) and output.dim() == 4:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
         return output if axis in (-1, 3) else None
     return None

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -81,7 +80,8 @@ class _WithoutMemory(TorchFunctionMode):
     # depth its rates), and those have to have values. Parameters and buffers come from these three.
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
+        # by name: other tools put wrappers into torch, and `func` is then not the function there
+        if getattr(func, "__name__", "") in ("empty", "zeros", "ones") and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
 
