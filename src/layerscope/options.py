@@ -97,13 +97,15 @@ def deliver(
     record: Record, as_json: bool, save: Path | None, out: Path | None, shown: Record | None = None, **options: Any
 ) -> None:
     """Write what was asked for, then show the record, or `shown` in its place: what is saved may hold more."""
-    from layerscope.views import documents, pictures, terminal
+    from layerscope.views import documents, terminal
 
     if save:
         record.save(save)
         say(f"record: {save}")
     record = record if shown is None else shown  # one without entries is false
     if out:
+        from layerscope.views import pictures
+
         with terminal.bar("pictures", count=True) as progress:
             written = pictures.write(record, out, progress=progress, **options)
         say(f"{len(written)} picture{'s' * (len(written) != 1)} in {out}")
