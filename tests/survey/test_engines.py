@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from torch import nn
 from layerscope.errors import ForwardError, ImageError, NetworkError, UsageError
 from layerscope.surveying import engines, workers
 from layerscope.surveying.engines import ENGINES, EngineError, engine_named
-from layerscope.surveying.job import Broken, Hand, Job, Partial, measure
+from layerscope.surveying.job import Broken, Hand, Job, Partial, measure, sample_images
 from layerscope.surveying.run import run_survey
 from layerscope.surveying.source import open_source
 from layerscope.surveying.tally import Tally
@@ -382,3 +383,17 @@ def test_what_cannot_be_sent_is_said(folder):
 
 def test_watchdog_lines_name_the_next_step(folder):
     assert str(workers.given_up(toy.job(folder), 2)).startswith("images 128 to 149: the process")
+
+
+def test_the_few_images_first_come_from_all_over_the_data_set(tmp_path):
+    root = pictures(tmp_path, 60)
+    job = toy.job(root)
+    count = len(job.source)
+    numbers = range(0, count, math.ceil(count / job.batch))
+    assert {job.source.label(number) for number in numbers} == {0, 1}
+    want = torch.stack([job.network.preprocessing(job.source.item(number)[0]) for number in numbers])
+    assert torch.equal(sample_images(job)[0], want)
+    for number in numbers:
+        (root / job.source.name(number)).write_bytes(b"no image")
+    second = torch.stack([job.network.preprocessing(job.source.item(number)[0]) for number in range(1, 4)])
+    assert torch.equal(sample_images(job)[0][:3], second)  # where none of them can be read, the first that can

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from layerscope.surveying.meaning import classes, copies, effective_rank, similarity
+from layerscope.surveying.pooled import calibrate, rounded
 
 
 def pooled(images=60, channels=7, seed=0):
@@ -100,3 +101,14 @@ def test_similarity_is_one_with_itself_and_nothing_with_what_does_not_vary():
     assert found[0, 0] == found[1, 1] == 1
     assert found[0, 1] == pytest.approx(2 / 6)
     assert np.isnan(found[2]).all()
+
+
+def test_a_channel_that_is_silent_on_the_few_images_first_is_not_cut_off_on_others():
+    few = np.zeros((8, 2))
+    few[:, 0] = np.linspace(0, 2, 8)  # the other channel says nothing yet
+    scale = calibrate(few)
+    others = np.array([[7.0, 0.0], [0.0, 0.9]])
+    steps, cut = rounded(others, scale)
+    assert cut.tolist() == [0, 0]
+    np.testing.assert_allclose((steps + scale[1]) * scale[0], others, atol=5e-4)
+    assert rounded(np.array([[0.0, 1e3]]), scale)[1].tolist() == [0, 1]

@@ -20,7 +20,7 @@ from layerscope.profiles import wanted
 from layerscope.record import Record
 from layerscope.selection import select
 from layerscope.surveying import report, shown
-from layerscope.surveying.job import Job, first_images
+from layerscope.surveying.job import Job, sample_images
 from layerscope.surveying.meter import Measures, calibration
 from layerscope.surveying.partials import keeping
 from layerscope.surveying.run import Result, run_survey
@@ -65,18 +65,18 @@ def survey(
     wanted = [histograms] if isinstance(histograms, str) else list(histograms)
     chosen = select(network.model, patterns)
     source = open_source(images)
-    progress(0, len(source), "looking at the first images")
+    progress(0, len(source), "looking at a few images first")
     measures = Measures(top=top, histograms=tuple(wanted), classes=len(source.classes))
     job = Job(network, source, patterns, measures, network.spec)
     if against is not None:
         job.against = against if isinstance(against, Network) else open_network(against)
-    first, other = first_images(job)
+    sample, other = sample_images(job)
     others = [] if other is None else [other]
-    job.measures = replace(measures, scale=calibration(network, [first], patterns, job.against, others))
+    job.measures = replace(measures, scale=calibration(network, [sample], patterns, job.against, others))
     with ExitStack() as stack:
         kept = stack.enter_context(keeping(Path(record), job, restart)) if record else None
         result = run_survey(job, engine, progress, kept, workers, address)
-        made = _record(job, result, engine, first, progress, pictures)
+        made = _record(job, result, engine, sample, progress, pictures)
         made.notes = [*_said(result, job), *network.notes, *chosen.notes]
         if record:
             made.save(record)
@@ -85,12 +85,12 @@ def survey(
     return made
 
 
-def _record(job: Job, result: Result, engine: str, first: Tensor, progress: Progress, pictures: int) -> Record:
+def _record(job: Job, result: Result, engine: str, sample: Tensor, progress: Progress, pictures: int) -> Record:
     network, source = job.network, job.source
     state: Any = result.state
     made = Record("survey", network.subject, classes=list(source.classes))
     made.subject_b = job.against.subject if job.against else ""
-    for entry in report.entries(state, _lines(network, first)):
+    for entry in report.entries(state, _lines(network, sample)):
         made.add(entry)
     lists = [entry.profile.examples for entry in made if entry.profile and entry.profile.examples]
     seen = network.preprocessing.picture
@@ -122,11 +122,11 @@ def _said(result: Result, job: Job) -> list[str]:
     return notes
 
 
-def _lines(network: Network, first: Tensor) -> report.Lines:
+def _lines(network: Network, sample: Tensor) -> report.Lines:
     """Receptive fields of all layers; none where the network is not to be followed."""
     if network.takes != "batch":
         return {}
     try:
-        return geometry(network.model, first[:1])
+        return geometry(network.model, sample[:1])
     except (LayerscopeError, RuntimeError, TypeError, ValueError):
         return {}

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -330,16 +331,20 @@ def measure(job: Job, chunk: int) -> Partial:
     return next(Hand(job).measure([chunk]))
 
 
-def first_images(job: Job) -> tuple[Tensor, Tensor | None]:
-    """The first batch of which some images can be read, (B, C, H, W), for each network. Raises ImageError for none."""
+def sample_images(job: Job) -> tuple[Tensor, Tensor | None]:
+    """A batch of images from all over the data set, (B, C, H, W), for each network. Raises ImageError for none.
+
+    Where none of these can be read, the first batch of which some can.
+    """
+    count = len(job.source)
+    spread = np.arange(0, count, math.ceil(count / job.batch))
     broken: list[Broken] = []
-    for chunk in range(job.chunks):
-        for numbers in job.batches(chunk):
-            found = _decode(job, numbers)
-            if found.images is not None:
-                return found.images, found.other
-            broken += found.broken
-    raise none_readable(len(job.source), broken)
+    for numbers in chain([spread], *map(job.batches, range(job.chunks))):
+        found = _decode(job, numbers)
+        if found.images is not None:
+            return found.images, found.other
+        broken += found.broken
+    raise none_readable(count, broken)
 
 
 def none_readable(count: int, broken: Sequence[Broken]) -> ImageError:

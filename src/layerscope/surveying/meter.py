@@ -305,7 +305,7 @@ def calibration(
     against: Network | nn.Module | None = None,
     others: Iterable[Tensor] = (),
 ) -> dict[str, NDArray[np.float64]]:
-    """`Measures.scale`: in which steps the channels' means are rounded, from the first images of a data set.
+    """`Measures.scale`: in which steps the channels' means are rounded, from a few images of a data set.
 
     All workers of a survey have to be given the same: make it once, from the same images in the same batches.
     others: the same images as the second network takes them, if its preprocessing differs.

@@ -49,7 +49,7 @@ _BITS = 20
 #: sums of HSIC are kept in units of 2**-FINEST
 FINEST = 64
 #: room for deviations, as a multiple of the greatest of the calibration
-_ROOM = 4
+_ROOM = 8
 
 
 def product(a: Floats, b: Floats) -> Floats:
@@ -65,15 +65,18 @@ def product(a: Floats, b: Floats) -> Floats:
 
 
 def calibrate(means: Floats) -> Floats:
-    """Step and centre (2, C) from the means (B, C) of the first images of a data set.
+    """Step and centre (2, C) from the means (B, C) of a few images of a data set.
 
-    The centre is the middle of what was met, the step a power of two so small that four times the deviations from it
-    fit into 16 bits; in steps the centre is less than 2**20.
+    The centre is the middle of what was met, the step a power of two so small that eight times the deviations from it
+    fit into 16 bits, and the greatest deviation of the layer: a channel that is silent on these images may not be so on
+    others. In steps the centre is less than 2**20.
     """
     means = np.where(np.isfinite(means), means, 0)
     low, high = means.min(0), means.max(0)
     centre = low / 2 + high / 2
-    reach = np.maximum((high - centre) * _ROOM / _MOST, np.abs(centre) / (1 << 20))
+    deviation = high - centre
+    reach = np.maximum(deviation * _ROOM, deviation.max(initial=0)) / _MOST
+    reach = np.maximum(reach, np.abs(centre) / (1 << 20))
     step = np.ldexp(1.0, np.frexp(np.where(reach > 0, reach, 2.0**-32))[1])
     return np.stack([step, np.rint(centre / step)])
 

@@ -42,7 +42,9 @@ def _entry(layer: LayerState, counts: NDArray[np.int64], lines: Lines) -> Entry:
         copies = meaning.copies(pooled.gram, pooled.sums, pooled.images)
         rank = meaning.effective_rank(pooled.gram, pooled.sums, pooled.images, pooled.scale[0])
     cut = int(pooled.cut.sum()) if pooled is not None else 0
-    notes = [layer.note, f"{cut} means were out of the range that the first images gave" if cut else ""]
+    notes = [layer.note]
+    if cut:
+        notes.append(f"copies, rank, classes: {cut:,} of {layer.images * layer.channels:,} means of images cut off")
     side, path = ("b", layer.site.path[2:]) if layer.site.path.startswith("b:") else ("", layer.site.path)
     bins = layer.bins
     profile = Profile(
