@@ -173,6 +173,7 @@ class Checkpointed(Net):
         return self.fc(x.mean((2, 3)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.cpu.amp.autocast:FutureWarning")  # torch 2.4 itself calls it
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_what_is_checkpointed_counts_once(quiet, tmp_path, reentrant):
     model = Checkpointed()
@@ -188,6 +189,7 @@ def test_what_is_checkpointed_counts_once(quiet, tmp_path, reentrant):
     assert "conv/batch:1" not in record.entries
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # of Python 3.13.0
 def test_a_compiled_network_runs_eagerly_in_chosen_steps(net, quiet, tmp_path):
     compiled = torch.compile(net, backend="eager")
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
