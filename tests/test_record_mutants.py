@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 from layerscope.arrays import Arrays
 from layerscope.errors import RecordError
 from layerscope.profiles import Crop, Examples, Line, Profile, crop_of, edges_of
-from layerscope.record import Entry, Record, load
+from layerscope.record import Entry, Record
+from layerscope.recordfile import load
 from layerscope.sites import Site
 from tests.survey.making import record
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from layerscope.errors import RecordError, UsageError
-from layerscope.record import Entry, Histogram, Picture, Record, load
+from layerscope.record import Entry, Histogram, Picture, Record
+from layerscope.recordfile import load
 from layerscope.server import Viewer, runs
 from layerscope.sites import Site
 from layerscope.stats import distribution

@@ -46,7 +46,7 @@ SURVEY = (
 #: the files that are broken, and the tests that should see it
 TESTS = {
     **{f"stats/{name}.py": STATS for name in ("columns", "channels", "histogram", "tensors", "calls")},
-    **{f"{name}.py": RECORD for name in ("record", "profiles", "arrays", "claims")},
+    **{f"{name}.py": RECORD for name in ("record", "recordfile", "profiles", "arrays", "claims")},
     **{f"checkpoints/{name}.py": TORCH for name in ("torch_zip", "torch_legacy", "pickles", "builders", "archive")},
     **{f"checkpoints/{name}.py": OTHERS.format(name) for name in ("safetensors", "gguf", "onnx")},
     **{f"surveying/{name}.py": SURVEY for name in ("exact", "bins", "examples", "pooled", "meaning", "state")},

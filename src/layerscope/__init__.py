@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from layerscope.errors import LayerscopeError
     from layerscope.hooks import capture
     from layerscope.inspect import features, weights
-    from layerscope.record import Record, load
+    from layerscope.record import Record
+    from layerscope.recordfile import load
     from layerscope.surveying import survey
     from layerscope.watching import watch
 
@@ -29,7 +30,7 @@ _WHERE = {
     "capture": "hooks",
     "compare": "comparison",
     "features": "inspect",
-    "load": "record",
+    "load": "recordfile",
     "survey": "surveying",
     "watch": "watching",
     "weights": "inspect",

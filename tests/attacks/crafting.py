@@ -17,7 +17,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from layerscope.maps import Maps
-from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record, _pack
+from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
+from layerscope.recordfile import body_of
 from layerscope.sites import Site
 from tests.survey import making
 from tests.web.making import entry_of
@@ -110,7 +111,7 @@ def truths() -> tuple[tuple[str, dict[str, np.ndarray]], ...]:
     found = []
     for record in (_features(), _weights(), _compare(), making.record()):
         arrays: Arrays = {}
-        found.append((json.dumps(_pack(record, arrays)), arrays))
+        found.append((json.dumps(body_of(record, arrays)), arrays))
     return tuple(found)
 
 

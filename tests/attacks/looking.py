@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from layerscope.errors import LayerscopeError
-from layerscope.record import Record, load
+from layerscope.record import Record
+from layerscope.recordfile import load
 from layerscope.views import documents, html, notebook, pictures, tensorboard, terminal, wire
 from layerscope.views.profile_block import profile_block
 

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from layerscope.record import Record, load
+from layerscope.record import Record
+from layerscope.recordfile import load
 from layerscope.views import wire
 from tests.web.making import entry_of
 

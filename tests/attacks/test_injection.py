@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from layerscope.record import Record, load
+from layerscope.record import Record
+from layerscope.recordfile import load
 from layerscope.views import documents, eventfile, html, notebook, pictures, tensorboard, terminal, wire
 from tests.attacks import hostile
 from tests.attacks.crafting import _compare, _features, _weights

@@ -11,7 +11,8 @@ import pytest
 
 from layerscope.errors import LayerscopeError, RecordError
 from layerscope.maps import Maps
-from layerscope.record import Entry, Picture, Record, load
+from layerscope.record import Entry, Picture, Record
+from layerscope.recordfile import load
 from layerscope.sites import Site
 from layerscope.views import documents, examples, html, png, tensorboard, wire
 from tests.attacks import crafting, looking

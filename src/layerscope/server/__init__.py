@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import ImageError, UsageError
-from layerscope.record import Record, load
+from layerscope.record import Record
+from layerscope.recordfile import load
 from layerscope.server.app import application
 from layerscope.server.guard import Guard
 from layerscope.server.live import Live, Opener, opened

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from layerscope.checkpoints.sharded import find_index
 from layerscope.errors import NoMatch, RecordError, UsageError, nearest
-from layerscope.record import Record, load
+from layerscope.record import Record
+from layerscope.recordfile import load
 from layerscope.server.session import Session
 from layerscope.text import printable
 from layerscope.views import wire
