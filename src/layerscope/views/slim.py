@@ -1,13 +1,13 @@
 """The page's code without comments and indentation, as it is given out: they are for who works on it.
 
 They make up a quarter of it. Every line stays on its line, so that what a browser reports is found in the source. No
-minifier: names, statements and line ends are left as they are, only blanks beside brackets and the like go too.
+minifier: names, statements and line ends are left as they are, only blanks that separate nothing go too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 __all__ = ["slim_css", "slim_js"]
@@ -27,31 +27,52 @@ _CSS = re.compile(r"""(?P<gap>(?:\s+|/\*.*?\*/)+)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\
 _BEFORE_REGEX = re.compile("await|case|delete|do|else|in|new|of|return|throw|typeof|void|yield")
 
 
+#: signs that are another sign, or a comment, without the blank between them
+_APART = frozenset(["++", "--", "->", "//", "/*", "<!"])
+
+
 @cache
 def slim_js(code: str) -> str:
     """A module without comments and indentation. Raises ValueError for what cannot be read."""
-    return _joined(_tokens(code), before="{}()[],;:=", after="{}()[],;:=>")
+    return _joined(_tokens(code), _apart)
 
 
 @cache
 def slim_css(code: str) -> str:
     """A style sheet without comments and indentation."""
     # A blank before a colon, between two selectors, has a meaning.
-    return _joined(((one.lastgroup or "", one[0]) for one in _CSS.finditer(code)), before="{},;", after="{},;:")
+    tokens = ((one.lastgroup or "", one[0]) for one in _CSS.finditer(code))
+    return _joined(tokens, lambda _, last, first: last not in "{},;:" and first not in "{},;")
 
 
-def _joined(tokens: Iterable[tuple[str, str]], before: str, after: str) -> str:
-    """The tokens with the line ends of each gap, or one blank; none `before` and `after` some signs."""
+def _joined(tokens: Iterable[tuple[str, str]], apart: Callable[[str, str, str], bool]) -> str:
+    """The tokens with the line ends of each gap, or one blank where `apart` says so.
+
+    It is given the kind of the token before, its last character and the first one of the token after.
+    """
     out = [""]
-    gap = ""
+    gap = before = ""
     for kind, text in tokens:
         if kind == "gap":
             gap += "\n" * text.count("\n") or " "
             continue
-        needed = gap and not (out[-1][-1:] in after or text[0] in before)
-        out += ["\n" * gap.count("\n") or " " * bool(needed), text]
-        gap = ""
+        blank = bool(gap and out[-1]) and apart(before, out[-1][-1], text[0])
+        out += ["\n" * gap.count("\n") or " " * blank, text]
+        gap, before = "", kind
     return "".join(out) + "\n" * gap.count("\n")
+
+
+def _apart(kind: str, last: str, first: str) -> bool:
+    """Whether the blank between two tokens of a module means something."""
+    if kind == "regex":  # what follows it at once are its flags
+        return first == "/" or _in_word(first)
+    if first == ".":  # 1 .toFixed(), a ? .5 : b
+        return _in_word(last) or last in "?."
+    return (_in_word(last) and _in_word(first)) or last == "." or last + first in _APART
+
+
+def _in_word(sign: str) -> bool:
+    return sign.isalnum() or sign in "_$#"
 
 
 def _tokens(code: str) -> Iterator[tuple[str, str]]:
@@ -78,7 +99,7 @@ def _tokens(code: str) -> Iterator[tuple[str, str]]:
         elif kind == "sign" and depths:
             depths[-1] += (text == "{") - (text == "}")
         if kind != "gap":
-            before = text
+            before = ")" if kind == "regex" else text
         yield kind, text
         at = found.end()
 
@@ -86,4 +107,4 @@ def _tokens(code: str) -> Iterator[tuple[str, str]]:
 def _may_be_regex(before: str) -> bool:
     if re.fullmatch(r"[\w$]+", before):
         return bool(_BEFORE_REGEX.fullmatch(before))
-    return not before or before[-1] not in ")]\"'`/"
+    return not before or before[-1] not in ")]\"'`"
