@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -80,6 +81,25 @@ def test_a_new_image_takes_the_place_of_the_old(live, photo, tmp_path):
     assert live.get("/api/block/0/0").body != before
     assert live.json("/api/unit/stem/0/0")["image"] == "a b_.png"
     assert not (tmp_path / "a b_.png").exists()
+
+
+def test_of_uploads_only_the_one_that_is_looked_at_stays_on_disk(code, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with served(f"{code}:small", [photo]) as viewer:
+        tab = Tab(viewer)
+        tab.until("ready")
+        for version, name in enumerate(("first", "second"), 2):
+            tab.ask("POST", f"/api/image?name={name}.png", photo.read_bytes())
+            wait(tab, version)
+        tab.ask("POST", "/api/image?name=none.png", b"no image")
+        tab.until("failed")
+        deadline = time.monotonic() + 20  # it is told before the rest is tidied
+        while (kept := [path.name for path in tmp_path.glob("layerscope-*/*/*")]) != ["second.png"]:
+            assert time.monotonic() < deadline, kept
+            time.sleep(0.02)
+        assert tab.get("/api/unit/stem/0/0").status == 200
+    assert photo.exists()
+    assert not list(tmp_path.glob("layerscope-*"))
 
 
 def wait(tab: Tab, version: int, state: str = "ready") -> dict:

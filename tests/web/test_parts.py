@@ -249,3 +249,25 @@ def test_escape_closes_the_search_whatever_was_typed(open_page, served):
     expect(page.locator("#search")).to_be_hidden()
     page.keyboard.press("j")
     drawn(page, "stem.relu|0")
+
+
+def test_a_tab_that_found_the_server_full_hears_of_news_later(open_page, photo, tmp_path):
+    with viewing(tiny(), [photo]) as viewer:
+        assert Tab(viewer).until("ready", "failed")["state"] == "ready"
+        page = open_page(f"http://127.0.0.1:{viewer.port}/?token={viewer.token}")
+        tries = []
+
+        def answer(route: Any) -> None:
+            tries.append(route)
+            route.fulfill(status=204) if len(tries) < 2 else route.continue_()
+
+        page.route("**/api/events", answer)
+        page.reload()
+        drawn(page, "0|0")
+        with page.expect_response(lambda one: one.url.endswith("/api/events") and one.status == 200):
+            pass  # two seconds after it was refused
+        new = picture(tmp_path / "new.png", 40, 40, seed=3)
+        assert Tab(viewer).ask("POST", "/api/image?name=new.png", new.read_bytes()).status == 200
+        expect(page.locator("#input-name")).to_have_text("new.png")
+        assert len(tries) == 2
+        page.close()

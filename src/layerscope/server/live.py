@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ class Live:
 
     def take(self, name: str, data: bytes) -> None:
         """Run this image in place of those before; they stay if it fails. Raises Busy."""
-        self._worker.submit(lambda: self._tried(lambda: self._pass([self._saved(name, data)])))
+        self._worker.submit(lambda: self._tried(lambda: self._upload(name, data)))
 
     def close(self) -> None:
         """Remove what was uploaded."""
@@ -191,6 +192,16 @@ class Live:
         self._attention = self._looker = None
         self._session.show(record)
         self._session.tell("ready")
+
+    def _upload(self, name: str, data: bytes) -> None:
+        """Run it; whichever is not looked at afterwards, the one before or this one, is removed."""
+        before, new = self.images, self._saved(name, data)
+        try:
+            self._pass([new])
+        finally:
+            for path in {new, *before} - set(self.images):
+                if Path(self._folder.name) in path.parents:
+                    shutil.rmtree(path.parent, ignore_errors=True)
 
     def _saved(self, name: str, data: bytes) -> Path:
         folder = Path(self._folder.name) / str(next(self._count))

@@ -2,6 +2,9 @@
 
 /** What a newer server or file could say that this page would misread. */
 const SCHEMA_KNOWN = 1;
+/** Between two tries to hear of news, at first and at most. */
+const AGAIN_MS = 2000,
+  AGAIN_AT_MOST_MS = 30000;
 
 /** @returns {Source} */
 export function chooseSource() {
@@ -66,9 +69,19 @@ function httpSource() {
       await asked(`/api/image?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
     },
     events(hear) {
-      const stream = new EventSource("/api/events");
-      stream.onmessage = (message) => hear(JSON.parse(message.data));
-      return () => stream.close();
+      let wait = AGAIN_MS;
+      const open = () => {
+        const stream = new EventSource("/api/events");
+        stream.onopen = () => (wait = AGAIN_MS);
+        stream.onmessage = (message) => hear(JSON.parse(message.data));
+        // A line that breaks is opened anew by the browser; an answer that is no stream, as of a full server, ends it.
+        stream.onerror = () => {
+          if (stream.readyState !== EventSource.CLOSED) return;
+          setTimeout(open, wait);
+          wait = Math.min(2 * wait, AGAIN_AT_MOST_MS);
+        };
+      };
+      open();
     },
   };
 }
@@ -116,7 +129,7 @@ function embeddedSource(packed) {
     },
     shown: async ({ number }) => new Blob([bytesOf(textOf(`shown-${number}`))], { type: "image/webp" }),
     unit: none, send: none, kernels: none, part: none,
-    events: () => () => {},
+    events: () => {},
   };
 }
 

@@ -102,7 +102,8 @@ interface Source {
   profile(layer: Layer): Promise<ArrayBuffer>;
   /** an image of the data set */
   shown(image: SurveyImage): Promise<Blob>;
-  events(hear: (event: any) => void): () => void;
+  /** calls `hear` with everything that happens from now on */
+  events(hear: (event: any) => void): void;
 }
 
 /** One layer on one image as it travels. */
