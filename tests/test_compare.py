@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 import layerscope
 from layerscope.comparison import difference, stages_of
 from layerscope.errors import UsageError
+from layerscope.record import Pair, by_change
 from layerscope.views import figure
 
 
@@ -37,16 +39,32 @@ def test_two_checkpoints(run, checkpoint, tmp_path):
 
 
 def test_the_table_is_sorted_by_change(run, checkpoint, tmp_path):
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, weights_only=True) | {"1.num_batches_tracked": torch.tensor(5)}
+    torch.save(state, tmp_path / "a.pth")
     state["4.bias"] = state["4.bias"] + 3
     state["2.bias"] = state["2.bias"] + 1
+    state["1.num_batches_tracked"] = torch.tensor(500)  # no kernel changes by as much
     torch.save(state, tmp_path / "b.pth")
-    ran = run("compare", checkpoint, "b.pth", "--out", "out")
+    ran = run("compare", "a.pth", "b.pth", "--out", "out")
     assert ran.code == 0
     names = [line.split()[0] for line in ran.out.splitlines() if " changed " in line]
-    assert names == ["4.bias", "2.bias"]
+    assert names == ["4.bias", "2.bias", "1.num_batches_tracked"]
     assert "same" in ran.out.splitlines()[-1]
     assert (tmp_path / "out" / "changes.png").exists()
+
+
+def test_nan_is_the_greatest_change_and_single_numbers_are_behind():
+    def pair(name, mean, *shape):
+        return Pair(name, shape, shape, "changed", mean, mean, 0.0)
+
+    left = Pair("left", (2,), None, "only-a")
+    pairs = [pair("small", 1.0, 3), pair("counter", 900.0), left, pair("great", 2.0, 3), pair("nan", math.nan, 3)]
+    assert [one.name for one in by_change(pairs)] == ["nan", "great", "small", "counter"]
+
+
+def test_one_is_said_as_one(run, tmp_path):
+    torch.save({"only": torch.ones(1)}, tmp_path / "one.pth")
+    assert "\n1 tensor, 1 value (" in run("weights", "one.pth").out
 
 
 def test_two_networks_of_the_same_names(small, code, photo, run, tmp_path):

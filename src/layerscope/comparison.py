@@ -15,6 +15,7 @@ from layerscope.dtypes import decode
 from layerscope.errors import UsageError
 from layerscope.inspect import Progress, features, quiet, tensor_entry
 from layerscope.record import Entry, Pair, Record, last_of_size
+from layerscope.text import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,7 +147,7 @@ def _unmatched(pairs: Sequence[Pair]) -> list[str]:
         names = [pair.name for pair in pairs if pair.status == status]
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            notes.append(f"{len(names)} tensor{'s' * (len(names) > 1)} {said}: {', '.join(names[:4])}{more}")
+            notes.append(f"{counted(len(names), 'tensor')} {said}: {', '.join(names[:4])}{more}")
     return notes
 
 

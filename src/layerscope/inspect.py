@@ -21,6 +21,7 @@ from layerscope.record import Entry, Histogram, Prediction, Record
 from layerscope.sites import Site, choose
 from layerscope.stats import distribution
 from layerscope.tensors import kernel_maps, layout_of, role_of
+from layerscope.text import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +86,8 @@ def weights(
 def _chosen(checkpoint: Checkpoint, patterns: list[str], record: Record) -> list[TensorSpec]:
     specs = [spec for spec in checkpoint.specs if spec.role == "weight"]
     if len(specs) < len(checkpoint.specs):
-        record.notes.append(f"{len(checkpoint.specs) - len(specs)} tensors of the optimizer are left out")
+        left = len(checkpoint.specs) - len(specs)
+        record.notes.append(f"{counted(left, 'tensor')} of the optimizer left out")
     if not patterns:
         return specs
     names = set(choose(patterns, [(spec.name, spec.dtype, True) for spec in specs], what="tensor"))

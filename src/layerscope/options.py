@@ -104,11 +104,12 @@ def deliver(
         say(f"record: {save}")
     record = record if shown is None else shown  # one without entries is false
     if out:
+        from layerscope.text import counted
         from layerscope.views import pictures
 
         with terminal.bar("pictures", count=True) as progress:
             written = pictures.write(record, out, progress=progress, **options)
-        say(f"{len(written)} picture{'s' * (len(written) != 1)} in {out}")
+        say(f"{counted(len(written), 'picture')} in {out}")
     if as_json:
         click.echo(documents.dumps(documents.document(record)))
         return

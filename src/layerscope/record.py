@@ -5,6 +5,7 @@ A record holds no torch and no module objects. `recordfile` saves and reads it.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ __all__ = [
     "Picture",
     "Prediction",
     "Record",
+    "by_change",
     "last_of_size",
 ]
 
@@ -222,6 +224,19 @@ class Record:
 def _above(name: str) -> Any:
     """A module by its name: what writes and draws records lies above them, and is loaded only where it is used."""
     return import_module(f"layerscope.{name}")
+
+
+def by_change(pairs: Iterable[Pair]) -> list[Pair]:
+    """What can be subtracted, the most changed first, NaN before all else.
+
+    Single numbers stand behind the tensors: they count batches or scale a layer, and change by other measures.
+    """
+
+    def rank(pair: Pair) -> tuple[bool, bool, float]:
+        mean = pair.mean_abs or 0.0
+        return pair.shape_a == (), not math.isnan(mean), -mean
+
+    return sorted((pair for pair in pairs if pair.mean_abs is not None), key=rank)
 
 
 def last_of_size(entries: Iterable[Entry]) -> list[Entry]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["finite", "number", "printable", "shape", "spaced"]
+__all__ = ["counted", "finite", "number", "printable", "shape", "spaced"]
 
 
 def printable(text: str) -> str:
@@ -23,6 +23,11 @@ def number(value: float) -> str:
         return str(value)
     text = f"{value:.3g}"
     return f"{value:.0f}" if "e" in text and 1e-3 <= abs(value) < 1e6 else text
+
+
+def counted(count: int, what: str) -> str:
+    """1 tensor, 2 tensors, 1,024 tensors"""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def shape(sizes: Sequence[int]) -> str:

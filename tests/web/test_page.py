@@ -15,6 +15,7 @@ from PIL import Image
 
 import layerscope
 from layerscope.maps import colormap
+from layerscope.record import Pair
 from layerscope.views import bundle, wire
 from tests.web.serving import Handler, serving
 
@@ -339,10 +340,15 @@ def test_checkpoint_kernels_in_colour_findings_and_histograms(open_page, tmp_pat
 
 def test_two_checkpoints_as_a_table(open_page, compared):
     record = layerscope.Record("compare", "a.pth", subject_b="b.pth")
-    record.pairs = compared.record.pairs
+    counter = Pair("counter", (), (), "changed", 900.0, 900.0, 1.0)
+    record.pairs = [counter, *compared.record.pairs]
     with serving(record) as (url, _):
         page = open_page(url)
-        assert page.locator(".pairs tbody tr").count() == 1
+        # A number that counts batches says nothing beside tensors: behind them, and without a bar.
+        names = page.locator(".pairs tbody th").all_inner_texts()
+        assert names == [*(pair.name for pair in compared.record.pairs), "counter"]
+        bars = page.locator(".pairs tbody .bar span").evaluate_all("all => all.map((one) => one.style.width)")
+        assert bars == ["100%", "0%"]
         assert "changed" in page.locator(".pairs").inner_text()
 
 

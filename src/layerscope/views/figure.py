@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layerscope.record import Entry, Pair, Record, last_of_size
+from layerscope.record import Entry, Pair, Record, by_change, last_of_size
 from layerscope.text import number, spaced
 from layerscope.views.png import feature_tiles, short, subset
 from layerscope.views.sheet import ACCENT, BAR, FRAME, INK, LINE, MUTED, Sheet, encode, measure
@@ -106,8 +106,7 @@ def _stage(sheet: Sheet, x: int, y: int, entry: Entry, tiles: NDArray[np.uint8])
 
 def changes(record: Record) -> bytes:
     """What changed most, as a PNG: mean |A-B| of the forty tensors or layers that differ most, on one scale."""
-    pairs = [pair for pair in record.pairs if pair.mean_abs is not None and pair.max_abs]
-    pairs = sorted(pairs, key=lambda pair: -(pair.mean_abs or 0))[:40]
+    pairs = [pair for pair in by_change(record.pairs) if pair.max_abs][:40]
     compared = sum(pair.mean_abs is not None for pair in record.pairs)
     sheet = Sheet(112 + 24 * max(len(pairs), 1), 900, "gray")
     sheet.text(_MARGIN, 16, f"{Path(record.subject).name}  against  {Path(record.subject_b).name}", 20, INK)
@@ -116,7 +115,7 @@ def changes(record: Record) -> bytes:
     sheet.text(_MARGIN, 48, facts, 14, MUTED)
     if not pairs:
         sheet.text(_MARGIN, 84, "nothing of the same name and shape differs", 16, INK)
-    finite = [pair.mean_abs for pair in pairs if pair.mean_abs is not None and np.isfinite(pair.mean_abs)]
+    finite = [pair.mean_abs for pair in pairs if pair.shape_a and pair.mean_abs and np.isfinite(pair.mean_abs)]
     most = max(finite, default=1.0) or 1.0
     for row, pair in enumerate(pairs):
         _change(sheet, 84 + 24 * row, pair, most)
@@ -126,7 +125,8 @@ def changes(record: Record) -> bytes:
 def _change(sheet: Sheet, y: int, pair: Pair, most: float) -> None:
     assert pair.mean_abs is not None and pair.max_abs is not None and pair.cosine is not None
     sheet.text(_MARGIN, y, pair.name, 14, INK, room=300)
-    wide = pair.mean_abs / most if np.isfinite(pair.mean_abs) else 1.0
-    sheet.fill(340, y + 3, max(1, round(260 * wide)), 12, BAR)
+    if pair.shape_a:  # single numbers have another scale
+        wide = pair.mean_abs / most if np.isfinite(pair.mean_abs) else 1.0
+        sheet.fill(340, y + 3, max(1, round(260 * wide)), 12, BAR)
     text = f"{number(pair.mean_abs)}   max {number(pair.max_abs)}   cosine {pair.cosine:.4f}"
     sheet.text(612, y, text, 14, MUTED)

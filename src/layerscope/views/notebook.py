@@ -7,7 +7,7 @@ record from somewhere else can run the viewer's code on its data and reach nothi
 from __future__ import annotations
 
 from layerscope.record import Record
-from layerscope.text import printable
+from layerscope.text import counted, printable
 from layerscope.views.html import BUDGET_BYTES, document
 
 __all__ = ["frame", "line"]
@@ -28,9 +28,5 @@ def line(record: Record) -> str:
     what = "tensor" if record.of_tensors else "layer"
     count = len(record.pairs) if record.kind == "compare" and record.of_tensors else len(record.entries)
     subject = " vs ".join(filter(None, (record.subject, record.subject_b)))
-    shown = f", {_counted(len(record.pictures), 'image')}" if record.pictures else ""
-    return printable(f"{record.kind} of {subject}: {_counted(count, what)}{shown}")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+    shown = f", {counted(len(record.pictures), 'image')}" if record.pictures else ""
+    return printable(f"{record.kind} of {subject}: {counted(count, what)}{shown}")

@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from layerscope.record import Entry, Finding, Histogram, Layer, Record
-from layerscope.text import number, printable, shape
+from layerscope.record import Entry, Finding, Histogram, Layer, Record, by_change
+from layerscope.text import counted, number, printable, shape
 
 __all__ = ["bar", "console", "show", "show_structure", "warn"]
 
@@ -127,7 +127,8 @@ def _weights(out: Console, record: Record) -> None:
         grid.add_row(*row)
     out.print(grid)
     elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
-    out.print(f"\n{len(record)} tensors, {elements:,} values ({_name(record.provenance.get('format') or '')})")
+    kept_as = _name(record.provenance.get("format") or "")
+    out.print(f"\n{counted(len(record), 'tensor')}, {counted(elements, 'value')} ({kept_as})")
     for line in unread[:5] + ([f"and {len(unread) - 5} more"] if len(unread) > 5 else []):
         out.print(Text(line, style="yellow"))
     if record.provenance.get("architecture"):
@@ -179,10 +180,14 @@ def _features(out: Console, record: Record) -> None:
             _name(entry.key), _name(entry.type), shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style)
         )
     out.print(grid)
-    total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
-    out.print(f"\n{len(record)} layer outputs, {total:,} channels; dead: zero everywhere on these images")
+    out.print(f"\n{_outputs(record)}; dead: zero everywhere on these images")
     if record.never:
         out.print(f"never ran: {_name(', '.join(record.never))}")
+
+
+def _outputs(record: Record) -> str:
+    channels = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
+    return f"{counted(len(record), 'layer output')}, {counted(channels, 'channel')}"
 
 
 def _survey(out: Console, record: Record) -> None:
@@ -203,10 +208,9 @@ def _survey(out: Console, record: Record) -> None:
             _name(entry.key), _name(entry.type), shape(entry.shape[1:]), mean, std, high, dead, silent, copied, rank
         )
     out.print(grid)
-    total = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
     of = record.provenance.get("of", images)
-    said = f"{images:,} images" if images == of else f"{images:,} of {of:,} images"
-    out.print(f"\n{said}, {len(record)} layer outputs, {total:,} channels; dead: zero everywhere on every image")
+    said = counted(images, "image") if images == of else f"{images:,} of {of:,} images"
+    out.print(f"\n{said}, {_outputs(record)}; dead: zero everywhere on every image")
     if record.classes:
         _favourites(out, record)
     if record.never:
@@ -248,9 +252,8 @@ def _compare(out: Console, record: Record) -> None:
         out.print(grid)
         out.print()
     grid = _table("name", "status", "shape", "max |A-B|", "mean |A-B|", "cosine")
-    # Sorted by change: what a person wants to know first. What cannot be subtracted comes last.
     shown = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
-    for pair in sorted(shown, key=lambda one: (one.mean_abs is None, -(one.mean_abs or 0))):
+    for pair in by_change(shown) + [pair for pair in shown if pair.mean_abs is None]:
         sizes = shape(pair.shape_a or pair.shape_b or ())
         if pair.status == "shape":
             sizes = f"{shape(pair.shape_a or ())} / {shape(pair.shape_b or ())}"
@@ -291,7 +294,7 @@ def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> 
     top = [layer for layer in layers if "." not in layer.path]
     total, trainable = (sum(getattr(layer, name) for layer in top) for name in ("parameters", "trainable"))
     ran = sum(layer.leaf and layer.calls > 0 for layer in layers)
-    out.print(f"\n{ran} layers ran, {total:,} parameters, {trainable:,} trainable")
+    out.print(f"\n{counted(ran, 'layer')} ran, {counted(total, 'parameter')}, {trainable:,} trainable")
     never = [layer.path for layer in layers if layer.leaf and not layer.calls]
     if never:
         out.print(f"never ran: {_name(', '.join(never))}")
@@ -303,7 +306,7 @@ def _line(layer: Layer, own: str) -> Text:
     if layer.shape is not None:
         text.append(f"  {shape(layer.shape)}")
     if layer.parameters:
-        text.append(f"  {layer.parameters:,} parameters", style="dim")
+        text.append(f"  {counted(layer.parameters, 'parameter')}", style="dim")
     if layer.calls > 1:
         text.append(f"  ran {layer.calls} times", style="yellow")
     elif not layer.calls:

@@ -43,7 +43,7 @@ function drawLarge(canvas, bins) {
 /** @param {Store} store @param {Index} index @param {string} layer */
 function pairTable(store, { pairs, notes }, layer) {
   const sorted = [...pairs].sort((p, q) => rank(q) - rank(p)),
-    most = sorted.reduce((high, pair) => Math.max(high, pair.mean_abs ?? 0), 0),
+    most = sorted.reduce((high, pair) => Math.max(high, shift(pair)), 0),
     head = ["tensor", "shape", "status", "greatest |A − B|", "mean |A − B|", "cosine"];
   return h("table.pairs",
     h("caption", ...["The most changed first.", ...notes].map((line) => h("p", line))),
@@ -53,7 +53,12 @@ function pairTable(store, { pairs, notes }, layer) {
 
 /** What has no counterpart comes first: it is what one looks for. @param {Pair} pair */
 function rank(pair) {
-  return pair.status === "same" ? -1 : pair.mean_abs ?? Infinity;
+  return pair.status === "same" ? -1 : pair.mean_abs === null ? Infinity : shift(pair);
+}
+
+/** Single numbers count batches or scale a layer: their change says nothing beside that of kernels. @param {Pair} pair */
+function shift(pair) {
+  return pair.shape_a?.length ? pair.mean_abs ?? 0 : 0;
 }
 
 /** The row of a tensor, whatever it was matched with. @param {Store} store @param {string} name */
@@ -69,5 +74,5 @@ function pairLine(store, pair, most, current) {
     shape = shapes[0] === shapes[1] ? shapes[0] : `${shapes[0] ?? "–"} | ${shapes[1] ?? "–"}`;
   return h("tr", { class: `status-${pair.status}`, "aria-selected": current, onclick: () => choose(store, pair.name) },
     h("th", { scope: "row" }, pair.name), h("td", shape || "one number"), h("td", pair.status),
-    h("td.number", num(pair.max_abs)), h("td.number", num(pair.mean_abs), bar("span.bar", (pair.mean_abs ?? 0) / (most || 1))), h("td.number", num(pair.cosine, 6)));
+    h("td.number", num(pair.max_abs)), h("td.number", num(pair.mean_abs), bar("span.bar", shift(pair) / (most || 1))), h("td.number", num(pair.cosine, 6)));
 }

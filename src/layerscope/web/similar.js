@@ -12,7 +12,7 @@ export function layerMeaning(store) {
   const parts = [figures([
     ["images", count(profile.images)],
     ["effective rank", profile.rank === null ? "–" : `${num(profile.rank, 3)} of ${count(profile.silent.length)}`],
-  ])];
+  ], "one")];
   const { copies } = profile,
     pair = (/** @type {[number, number, number]} */ [a, b, r]) => h("button.link", { onclick: () => store.set({ channel: a, y: -1, x: -1 }) }, `${a} and ${b}`, quiet(` r ${num(r, 3)}`));
   if (copies.length) parts.push(h("section", h("h3", `${count(copies.length)} pair${copies.length > 1 ? "s" : ""} of channels with one signal`), h("p.links", ...copies.slice(0, 8).map(pair))));
