@@ -17,6 +17,7 @@ import layerscope
 from layerscope.maps import colormap
 from layerscope.record import Pair
 from layerscope.views import bundle, wire
+from tests.web.accessible import MODULES, needs_axe, violations
 from tests.web.serving import Handler, serving
 
 expect = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright").expect
@@ -509,23 +510,15 @@ def test_units_of_the_page():
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-MODULES = HERE / "node_modules"  # npm install in this folder
-
-
 @pytest.mark.skipif(not (MODULES / "typescript").exists(), reason="npm install was not run in tests/web")
 def test_types_of_the_page():
     done = subprocess.run(["npx", "tsc", "-p", "tsconfig.json"], cwd=HERE, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(not (MODULES / "axe-core").exists(), reason="npm install was not run in tests/web")
+@needs_axe
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_accessibility(open_page, served, compared, theme):
-    axe = (MODULES / "axe-core" / "axe.min.js").read_text()
     with serving(compared.record) as (other, _):
         for url in (f"{served}#layer=stem.relu&channel=5&y=3&x=4", f"{other}#layer=conv1&mode=swipe&channel=1"):
-            page = open_page(url, color_scheme=theme, bypass_csp=True)
-            page.wait_for_timeout(300)
-            page.evaluate(axe)
-            found = page.evaluate("() => axe.run()")["violations"]
-            assert not found, [(one["id"], one["nodes"][0]["html"][:120]) for one in found]
+            assert not violations(open_page(url, color_scheme=theme, bypass_csp=True))

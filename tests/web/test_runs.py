@@ -18,6 +18,7 @@ from layerscope.server import runs
 from layerscope.watching.run import open_run
 from layerscope.watching.store import name_of
 from tests.browsing import served
+from tests.web.accessible import needs_axe, violations
 
 expect = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright").expect
 
@@ -308,3 +309,15 @@ def test_the_run_as_a_file(training, open_page, tmp_path, budget):
     at(page, "1|1@5~1")
     expect(page.locator("#crumbs")).to_contain_text("channel 3")
     assert bool(said) == (len(steps) < 5)
+
+
+@needs_axe
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_accessibility(open_page, training, theme):
+    with served(training.logdir) as viewer:
+        page = open_page(viewer.url, color_scheme=theme, bypass_csp=True)
+        at(page, "0|0@5")
+        assert not violations(page)
+        page.locator("#events summary").click()
+        assert not violations(page)
+        page.goto("about:blank")

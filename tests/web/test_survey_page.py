@@ -8,6 +8,7 @@ import pytest
 
 from layerscope.views.html import write
 from tests.survey import making
+from tests.web.accessible import needs_axe, violations
 
 expect = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright").expect
 
@@ -73,3 +74,10 @@ def test_a_record_without_a_survey_offers_none_of_it(open_page, served):
     page = open_page(served)
     expect(page.locator('#choose-sort [data-value="silent"]')).to_be_hidden()
     expect(page.locator(".example")).to_have_count(0)
+
+
+@needs_axe
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("link", ["layer=conv", "layer=conv&channel=0"])
+def test_accessibility(open_page, file, theme, link):
+    assert not violations(open_page(f"{file}#{link}", color_scheme=theme, bypass_csp=True))
