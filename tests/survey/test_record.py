@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from layerscope.errors import RecordError
 from layerscope.profiles import Line, edges_of
 from layerscope.views import documents, terminal
 from layerscope.views.profile_block import profile_block
+from layerscope.views.survey import quantiles_of
 from tests.survey import making
 from tests.test_record import plain
 
@@ -85,8 +87,17 @@ def test_json_names_images_and_classes():
     assert [one["image"] for one in channel["top"]] == ["cats/3.jpg", "cats/1.jpg"]
     assert set(channel["top"][0]) >= {"image", "value", "position"}
     assert first["channels"][1]["top"] == [] and first["channels"][1]["class"] is None
+    # 7 zeros, then 1 value in the bin from 1, 2 in the next and 70 in that from 1.375
+    assert [channel[name] for name in ("q01", "q05", "median", "q95", "q99")] == [0, 0, 1.4375, 1.4375, 1.4375]
+    assert [one["median"] for one in first["channels"]] == [1.4375, 0, 1.1875]
     assert data["broken"][0]["reason"] == "cut off"
     assert data["similarity"]["cka"] == [[1, 0.5], [0.5, 1]]
+
+
+def test_there_are_no_quantiles_without_a_histogram():
+    entry = making.record()["conv"]
+    assert len(quantiles_of(entry)) == 3
+    assert quantiles_of(replace(entry, profile=replace(entry.profile, spread=None))) == []
 
 
 def test_tables_have_examples_and_histograms():
@@ -100,7 +111,7 @@ def test_tables_have_examples_and_histograms():
     rows = [row for row in found["histograms"] if row["layer"] == "conv"]
     assert [(row["channel"], row["count"]) for row in rows] == [("0", "1"), ("0", "2"), ("0", "70"), ("2", "80")]
     assert float(rows[0]["from"]) == 1.0 and float(rows[0]["to"]) == 1.125
-    assert found["channels"][0]["class"] == "cat"
+    assert found["channels"][0]["class"] == "cat" and found["channels"][0]["median"] == "1.4375"
 
 
 def test_the_terminal_says_what_is_dead_and_what_follows_a_class(capsys):

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 const WEB = new URL(process.env.LAYERSCOPE_WEB ?? "../../src/layerscope/web/", import.meta.url);
-const { cropOf, examplesOf, profileOf, spreadOf } = await import(new URL("profile.js", WEB).href);
+const { cropOf, examplesOf, profileOf, quantileOf, spreadOf } = await import(new URL("profile.js", WEB).href);
 
 function block(head, arrays) {
   const kinds = { f4: Float32Array, i4: Int32Array, u4: Uint32Array };
@@ -60,4 +60,11 @@ test("bins of float bits become equal steps and lose no count", () => {
   assert.equal(counts[0], 3);
   const wide = spreadOf(profile, 0, 0, [0, 20], 4);
   assert.equal(wide[0], 24);
+});
+
+test("quantiles are the middles of bins", () => {
+  // 24 zeros, 8 values from 1 to 1.125 and 16 from 1.25 to 1.375
+  const at = (share) => quantileOf(whole(), 0, 24, [0, 1.3], share);
+  assert.deepEqual([0, 0.5, 0.51, 0.66, 0.67, 1].map(at), [0, 0, 1.0625, 1.0625, 1.3, 1.3]);
+  assert.ok(Number.isNaN(quantileOf(whole(), 1, 0, [NaN, NaN], 0.5)));
 });

@@ -29,6 +29,7 @@ def test_a_channel_shows_its_best_images_and_what_it_follows(open_page, file):
     expect(page.locator("#channel-pane")).to_contain_text("followscat")
     expect(page.locator("#channel-pane")).to_contain_text("classes explain80")
     expect(page.locator("#channel-pane")).to_contain_text("same as2")
+    expect(page.locator("#channel-pane")).to_contain_text("median1.4")
     page.wait_for_function("""() => {
       const canvas = document.querySelector(".example canvas");
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);

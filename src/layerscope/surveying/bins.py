@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.profiles import edges_of
-from layerscope.stats import Columns
 from layerscope.stats.signatures import BINS, FIRST_BIN
 
 __all__ = ["Bins", "narrow"]
@@ -80,23 +78,6 @@ class Bins:
         for one in (self, other):
             total[:, one.first - first : one.first - first + one.counts.shape[1]] += one.counts.astype(kind, copy=False)
         return Bins(first, narrow(total))
-
-    def quantile(self, share: float, columns: Columns) -> NDArray[np.float64]:
-        """The value below or at which that share of a channel's finite values lies, (C,); NaN where there is none.
-
-        It is the middle of the bin of the value that `numpy.quantile(..., method="inverted_cdf")` returns: at most
-        6.3 % of it away, for sizes from 2**-32 to 2**31; what is smaller is said to be 0.
-        """
-        low, high = edges_of(self.numbers)
-        counts = self.counts.astype(np.int64)
-        negative = self.numbers < 2048
-        tiny = columns.count - counts.sum(1)
-        middle = np.concatenate([(low + high)[negative] / 2, [0.0], (low + high)[~negative] / 2])
-        whole = np.concatenate([counts[:, negative], tiny[:, None], counts[:, ~negative]], 1)
-        rank = np.maximum(np.ceil(share * columns.count), 1)[:, None]
-        place = (whole.cumsum(1) < rank).sum(1)
-        found = np.append(middle, np.nan)[place]
-        return np.asarray(np.clip(found, columns.min, columns.max))
 
     def arrays(self) -> dict[str, Array]:
         """What is written."""

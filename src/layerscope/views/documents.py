@@ -78,6 +78,8 @@ def _surveyed(record: Record) -> list[dict[str, Any]]:
     for entry in record:
         row = _layer(entry)
         if entry.profile is not None:
+            for one, found in zip(row["channels"], survey.quantiles_of(entry), strict=False):
+                one |= found
             for index, one in enumerate(row["channels"]):
                 one |= survey.channel(entry.profile, index, names, record.classes)
             row |= {"effective_rank": entry.profile.rank, "copies": survey.copies(entry.profile)}

@@ -10,7 +10,19 @@ import numpy as np
 from layerscope.profiles import Examples, Profile, edges_of
 from layerscope.record import Entry, Record
 
-__all__ = ["channel", "copies", "example_rows", "histogram_rows", "names_of", "survey_fields"]
+__all__ = [
+    "QUANTILES",
+    "channel",
+    "copies",
+    "example_rows",
+    "histogram_rows",
+    "names_of",
+    "quantiles_of",
+    "survey_fields",
+]
+
+#: what is told of the values of a channel, by name, beside least and greatest
+QUANTILES = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
 
 
 def names_of(record: Record) -> dict[int, str]:
@@ -31,6 +43,16 @@ def survey_fields(record: Record) -> dict[str, Any]:
         if alike
         else None,
     }
+
+
+def quantiles_of(entry: Entry) -> list[dict[str, float]]:
+    """`q01` to `q99` of each channel of a layer that has histograms; else nothing."""
+    spread = entry.profile and entry.profile.spread
+    if not spread or entry.columns is None:
+        return []
+    columns = entry.columns
+    found = spread.quantiles(list(QUANTILES.values()), columns.count, columns.min, columns.max)  # (n, C)
+    return [dict(zip(QUANTILES, map(float, one), strict=True)) for one in found.T]
 
 
 def channel(profile: Profile, index: int, names: dict[int, str], classes: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import { binned, peakOf, valueAt } from "./block.js";
 import { axisEnds, byId, clamp, cleared, count, dims, fill, framed, h, num, percent, quiet } from "./dom.js";
-import { channelMeaning, channelSpread } from "./examples.js";
+import { channelMeaning, channelQuantiles, channelSpread } from "./examples.js";
 import { drawBins, figures } from "./histogram.js";
 import { channelSpan, coloursOf } from "./ranges.js";
 import { TOP, homeOf, kernelsIn, profileNow, rowNow, tokenName, tokensOf } from "./rows.js";
@@ -69,7 +69,8 @@ export class ChannelPane {
     fill(this.pane,
       this.header(scene, channel),
       this.examples.element,
-      figures([...channelMeaning(profile, channel, classes), ...channelFigures({ ...tiles, strip: false }, channel, size)]),
+      figures([...channelMeaning(profile, channel, classes), ...channelFigures({ ...tiles, strip: false }, channel, size),
+        ...channelQuantiles(profile, tiles.block, channel)]),
       profile.bins ? this.canvas : null);
     this.examples.show(tiles.layer, profile, channel);
     if (profile.bins) this.drawHistogram(scene, channel);

@@ -1,7 +1,7 @@
 // The best examples of a channel over a data set: crops of images, bright where the channel is high.
 
 import { clamp, cleared, fill, h, inPixels, num, outline, percent, shortName } from "./dom.js";
-import { cropOf, examplesOf, spreadOf } from "./profile.js";
+import { cropOf, examplesOf, quantileOf, spreadOf } from "./profile.js";
 
 /** Decoded images that are kept. */
 const KEPT = 400;
@@ -134,6 +134,13 @@ export function channelMeaning(profile, channel, classes) {
   const twins = profile.copies.filter(([a, b]) => a === channel || b === channel);
   if (twins.length) said.push(["same as", twins.slice(0, 4).map(([a, b, r]) => `${a === channel ? b : a} (r ${num(r, 3)})`).join(", ")]);
   return said;
+}
+
+/** What its histogram tells. @param {Profile} profile @param {Block} block @param {number} channel @returns {[string, string][]} */
+export function channelQuantiles(profile, block, channel) {
+  if (!profile.bins) return [];
+  const at = (/** @type {number} */ share) => num(quantileOf(profile, channel, block.zeros[channel], [block.min[channel], block.max[channel]], share), 2);
+  return [["5 % below", at(0.05)], ["median", at(0.5)], ["95 % below", at(0.95)]];
 }
 
 /** The histogram of a channel over the data set. @param {Profile} profile @param {Block} block @param {number} channel */

@@ -84,6 +84,19 @@ export function spreadOf(profile, channel, zeros, [low, high], steps) {
   return counts;
 }
 
+/**
+ * The value below or at which that share of a channel's values lies: the middle of its bin, at most 6.3 % away.
+ * @param {Profile} profile @param {number} channel @param {number} zeros @param {[number, number]} span @param {number} share
+ */
+export function quantileOf({ bins }, channel, zeros, [low, high], share) {
+  const { numbers, counts } = /** @type {NonNullable<Profile["bins"]>} */ (bins),
+    all = Array.from(numbers, (bin, n) => ({ value: edgeOf(bin).reduce((a, b) => (a + b) / 2), many: counts[channel * numbers.length + n] }));
+  all.push({ value: 0, many: zeros });
+  let left = Math.max(Math.ceil(share * all.reduce((sum, { many }) => sum + many, 0)), 1);
+  const found = all.sort((a, b) => a.value - b.value).find(({ many }) => (left -= many) <= 0);
+  return clamp(found?.value ?? NaN, low, high);
+}
+
 const BITS = new DataView(new ArrayBuffer(4));
 
 /** The bounds of a bin of float bits: sign, exponent, three bits of the mantissa. @param {number} bin @returns {[number, number]} */
