@@ -15,6 +15,7 @@ from layerscope.checkpoints.builders import BUILDERS, Storage
 from layerscope.checkpoints.guard import Damage
 from layerscope.checkpoints.pickles import COST_ITEM, Machine
 from layerscope.checkpoints.torch_legacy import _view
+from layerscope.errors import CheckpointError
 from tests.checkpoints.conftest import refusal, tensor_pickle, write_gguf, zip_with
 from tests.checkpoints.test_gguf import string
 from tests.checkpoints.test_onnx import external
@@ -83,6 +84,43 @@ def test_the_longest_comment_of_an_archive(tmp_path: Path) -> None:
         archive.comment = b"c" * 65535
     with open_checkpoint(path) as checkpoint:
         assert checkpoint.read(checkpoint.specs[0]).tolist() == [1, -2]
+
+
+def with_64_bit_directory(path: Path, where: int | None = None) -> Path:
+    """The archive with the directory of a large one, and its locator saying `where` that is."""
+    data = path.read_bytes()
+    end = data.rfind(b"PK\x05\x06")
+    count, size, start = struct.unpack_from("<HLL", data, end + 10)
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end if where is None else where, 1)
+    small = data[end : end + 10] + struct.pack("<HLL", 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF) + data[end + 20 :]
+    path.write_bytes(data[:end] + record + locator + small)
+    return path
+
+
+def test_the_directory_of_a_large_archive(tmp_path: Path) -> None:
+    path = with_64_bit_directory(zip_with(tmp_path / "x", tensor_pickle(), s0=struct.pack("<2f", 1.0, -2.0)))
+    with zipfile.ZipFile(path) as archive:  # Python reads it, too
+        assert len(archive.infolist()) == 2
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read(checkpoint.specs[0]).tolist() == [1, -2]
+
+
+@pytest.mark.parametrize("where", [0, 1 << 40, (1 << 64) - 1], ids=["elsewhere", "outside", "the greatest"])
+def test_a_large_directory_that_is_not_where_it_says(tmp_path: Path, where: int) -> None:
+    path = with_64_bit_directory(zip_with(tmp_path / "x", tensor_pickle(), s0=bytes(8)), where)
+    with pytest.raises(CheckpointError, match="64-bit directory is not where it says"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize(("room", "said"), [(55, "64-bit directory is not where it says"), (56, "holding nothing")])
+def test_a_large_directory_that_the_file_ends_in(tmp_path: Path, room: int, said: str) -> None:
+    path = zip_with(tmp_path / "x", tensor_pickle(), s0=bytes(8))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"PK\x06\x06" + bytes(room - 4)
+    with_64_bit_directory(path, path.stat().st_size + 56 + 20 - room)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
