@@ -15,7 +15,7 @@ import layerscope
 from layerscope.comparison import difference, stages_of
 from layerscope.errors import UsageError
 from layerscope.record import Pair, by_change
-from layerscope.views import figure
+from layerscope.views import figure, terminal
 
 
 def test_two_checkpoints(run, checkpoint, tmp_path):
@@ -147,3 +147,47 @@ def test_a_saved_comparison_of_checkpoints_holds_the_kernels_of_both(run, checkp
     assert [note for note in record.notes if "new" in note] == ["1 tensor in B alone: new"]
     assert any(note.startswith("1 tensor of other shapes") and "4.weight" in note for note in record.notes)
     assert not layerscope.comparison.compare_checkpoints(checkpoint, tmp_path / "b.pth", maps=False).entries
+
+
+def test_complex_numbers_and_infinities():
+    a, b = np.array([1 + 1j, 2 + 2j]), np.array([1 - 5j, 2 + 2j])
+    high, mean, cosine = difference(a, b)
+    assert (high, mean) == (6, 1.5)
+    assert cosine == pytest.approx((1 - 5 + 8) / math.sqrt(10 * 34))
+    assert difference(np.array([np.inf, -np.inf, 2]), np.array([np.inf, -np.inf, 2])) == (0, 0, 1)
+    assert difference(np.array([np.inf, 1]), np.array([-np.inf, 1]))[0] == np.inf
+
+
+class Odd(torch.nn.Module):
+    """Gives quantised, sparse and complex values on its way."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 4)
+        self.quantised, self.sparse, self.complex = (torch.nn.Identity() for _ in range(3))
+
+    def forward(self, x):
+        x = self.quantised(torch.quantize_per_tensor(self.fc(x), 0.1, 0, torch.quint8)).dequantize()
+        x = self.sparse(x.to_sparse()).to_dense()
+        return self.complex(torch.fft.fft(x)).abs()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_values_of_every_kind_are_compared():
+    torch.manual_seed(0)
+    first, x = Odd(), torch.rand(1, 4)
+    second = copy.deepcopy(first)
+    assert {pair.status for pair in layerscope.compare(first, second, x).pairs} == {"same"}
+    second.fc.bias.data += 3
+    assert {pair.status for pair in layerscope.compare(first, second, x).pairs} == {"changed"}
+
+
+def test_each_side_has_its_own_classes(photo, capsys):
+    parts = torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)
+    record = layerscope.compare(torch.nn.Conv2d(3, 4, 3), torch.nn.Sequential(*parts), photo)
+    assert [len(top) for top in record.predictions] == [0, 3]
+    terminal.show(record)
+    said = capsys.readouterr().out
+    assert "B sees  class" in said and "A sees" not in said
+    with pytest.raises(UsageError, match="2 images; give one"):
+        layerscope.compare(parts[0], parts[0], [photo, photo])

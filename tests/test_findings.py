@@ -165,3 +165,11 @@ def test_what_is_found_in_a_trained_mobilenet_is_true(tmp_path: Path) -> None:
         columns = record[name].columns
         assert (columns.std[finding.channels] == 0).all(), name
         assert np.median(columns.std) > 0
+
+
+def test_what_is_left_out_by_a_pattern_is_still_the_first_kernel(state, tmp_path):
+    state["3.weight"][1] = state["3.weight"][0]  # depthwise: equal kernels see unlike inputs
+    torch.save(state, tmp_path / "a.pth")
+    for match in ((), "3.*"):
+        found = layerscope.weights(tmp_path / "a.pth", match=match).findings
+        assert not [one for one in found if one.kind == "duplicate-kernel"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 from torchvision import models, transforms
 
+import layerscope
 from layerscope.errors import NetworkError, UsageError
 from layerscope.inspect import batch_of, run
 from layerscope.networks.alexnet import AlexNet
 from layerscope.networks.build import build, preprocessing_for, unbuilt
+from layerscope.networks.feeding import zeros
 from layerscope.networks.identify import identify, signatures
 from layerscope.networks.open import open_network, transfer
 from layerscope.networks.preprocessing import CLIPS, HALF, IMAGENET, Preprocessing
@@ -255,3 +258,53 @@ def test_a_gray_network_gets_a_gray_image(tmp_path):
     tensor = network.preprocessing(Image.open(picture(tmp_path / "a.png", 300, 300)).convert("RGB"))
     assert tensor.shape == (1, 224, 224)
     assert np.isfinite(tensor.numpy()).all()
+
+
+def test_a_file_with_an_equals_sign_in_its_name_is_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("epoch=9-step=100.ckpt", "lr=0.01/best.pth"):
+        Path(name).parent.mkdir(exist_ok=True)
+        torch.save(build("torchvision:squeezenet1_1").state_dict(), name)
+        assert open_network(name).subject == f"torchvision:squeezenet1_1={name}"
+    with pytest.raises(UsageError, match="is the name of no network; write torchvision:squeezenet1_1"):
+        open_network(f"squeezenet1_1={name}")
+
+
+def test_what_images_may_be_given_as(tmp_path):
+    model = torch.nn.Conv2d(3, 4, 3)
+    paths = [picture(tmp_path / name, 30, 30) for name in ("a.png", "b.png")]
+    for images in (tmp_path.glob("*.png"), set(paths), map(str, paths)):
+        record = layerscope.features(model, images)
+        assert sorted(one.name for one in record.pictures) == ["a.png", "b.png"]
+    for images in (np.zeros((1, 3, 8, 8), np.float32), 7):
+        with pytest.raises(UsageError, match="is not taken; give a tensor"):
+            layerscope.features(model, images)
+
+
+def test_arguments_in_a_mapping_that_is_no_dict():
+    class Named(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(3, 2)
+
+        def forward(self, values):
+            return self.fc(values)
+
+    assert list(layerscope.features(Named(), UserDict(values=torch.ones(2, 3))).entries) == ["fc"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_zeros_are_of_the_networks_type(dtype):
+    network = open_network(torch.nn.Conv2d(3, 4, 3).to(dtype))
+    assert run(network, zeros(network)).dtype == run(network, zeros(network, "3x8x8")).dtype == dtype
+
+
+def test_what_a_hook_of_ours_says_is_not_said_to_be_the_networks():
+    network = open_network(torch.nn.Conv2d(3, 4, 3))
+
+    def refuse(*_):
+        raise UsageError("too small; give larger images")
+
+    network.model.register_forward_hook(refuse)
+    with pytest.raises(UsageError, match=r"^too small; give larger images$"):
+        run(network, torch.zeros(1, 3, 8, 8))

@@ -114,3 +114,18 @@ def test_bins(checkpoint, bins):
     for name, tensor in torch.load(checkpoint, weights_only=True).items():
         if record[name].histogram:
             assert record[name].histogram.counts.tolist() == np.histogram(tensor.float().numpy(), bins)[0].tolist()
+
+
+def test_what_a_checkpoint_says_beside_its_tensors_stays_apart(tmp_path):
+    said = {"format": 2, "images": "flowers", "layerscope": "mine", "seed": 2**60}
+    torch.save({"state_dict": {"w": torch.ones(2, 2)}, **said}, tmp_path / "a.pth")
+    layerscope.weights(tmp_path / "a.pth").save(tmp_path / "a.layerscope")
+    found = layerscope.load(tmp_path / "a.layerscope").provenance
+    assert found["format"] == "PyTorch" and "images" not in found
+    assert found["layerscope"] == layerscope.__version__
+    assert found["extra"] == {**said, "seed": str(2**60)}  # more than a page's numbers hold
+
+
+def test_counters_of_stacked_networks_are_a_tensor(tmp_path):
+    torch.save({"bn.num_batches_tracked": torch.tensor([3, 4, 5])}, tmp_path / "a.pth")
+    assert layerscope.weights(tmp_path / "a.pth")["bn.num_batches_tracked"].total.mean == 4

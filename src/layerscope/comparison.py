@@ -18,7 +18,7 @@ from layerscope.record import Entry, Pair, Record, last_of_size
 from layerscope.text import counted
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from layerscope.networks.open import Network
 
@@ -63,19 +63,26 @@ def compare(a: Any, b: Any, image: Any = None) -> Record:
 def difference(a: NDArray, b: NDArray) -> tuple[float, float, float]:
     """Greatest and mean absolute difference, and the cosine of the angle between the two as vectors, in float64.
 
-    The cosine of two zero vectors is 1, of one it is 0. NaN anywhere gives NaN.
+    The cosine of two zero vectors is 1, of one it is 0. NaN anywhere gives NaN, equal infinities do not differ. A
+    complex number counts as two real ones.
     """
     if not a.size:
         return 0.0, 0.0, 1.0
+    if np.iscomplexobj(a) or np.iscomplexobj(b):  # a pair of real numbers each
+        wide = [np.ascontiguousarray(one, np.complex128).view(np.float64) for one in (a, b)]
+        return difference(*wide)
     high, add, dot, aa, bb = 0.0, 0.0, 0.0, 0.0, 0.0
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)
     for start in range(0, flat_a.size, 1 << 20):  # blocks: two float64 copies of a large tensor would be its size x 4
         x = flat_a[start : start + (1 << 20)].astype(np.float64)
         y = flat_b[start : start + (1 << 20)].astype(np.float64)
-        gap = np.abs(x - y)
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            gap = np.where(x == y, 0, np.abs(x - y))
         high = max(high, float(gap.max())) if not np.isnan(gap).any() else float("nan")
         add, dot = add + float(gap.sum()), dot + float(x @ y)
         aa, bb = aa + float(x @ x), bb + float(y @ y)
+    if high == 0:
+        return 0.0, 0.0, 1.0
     if aa == 0 or bb == 0:
         return high, add / a.size, 1.0 if aa == bb else 0.0
     return high, add / a.size, float(np.clip(dot / (aa * bb) ** 0.5, -1, 1))
@@ -178,6 +185,8 @@ def compare_networks(
         progress("ab".index(side), 2, str(given) if isinstance(given, str) else type(given).__name__)
         network = given if isinstance(given, Network) else open_network(given)
         found = features(network, image, attention=attention)
+        if len(found.pictures) > 1:
+            raise UsageError(f"compare: {len(found.pictures)} images; give one")
         for entry in found:
             entry.side = side
             record.add(entry)
@@ -187,10 +196,12 @@ def compare_networks(
         # The whole outputs, of one image: only the difference of the values themselves tells what changed.
         with looking(network.model), capture(network.model) as seen:
             run(network, batch)
-        kept.append({key: tensor.float().cpu().numpy() for key, tensor in seen.items() if tensor.dim()})
+        kept.append({key: _values(tensor) for key, tensor in seen.items() if tensor.dim() and not tensor.is_nested})
     progress(2, 2, "")
     record.subject, record.subject_b = sides[0].subject, sides[1].subject
-    record.pictures, record.predictions = sides[0].pictures, sides[0].predictions + sides[1].predictions
+    record.pictures = sides[0].pictures
+    if any(one.predictions for one in sides):  # a row a side, empty where a network gives no classes
+        record.predictions = [one.predictions[0] if one.predictions else [] for one in sides]
     ours, theirs = kept
     for name, values in ours.items():
         other = theirs.get(name)
@@ -198,6 +209,17 @@ def compare_networks(
     record.pairs += [Pair(name, None, values.shape, "only-b") for name, values in theirs.items() if name not in ours]
     record.stages = stages_of(list(sides[0]), list(sides[1]))
     return record
+
+
+def _values(tensor: Tensor) -> NDArray:
+    import torch
+
+    from layerscope.planes import real
+
+    tensor = tensor.detach()
+    if tensor.is_complex() and tensor.layout is torch.strided:
+        return np.asarray(tensor.resolve_conj().resolve_neg().cpu().numpy())
+    return np.asarray(real(tensor).float().cpu().numpy())
 
 
 def stages_of(a: list[Entry], b: list[Entry]) -> list[tuple[str, str]]:

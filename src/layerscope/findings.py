@@ -42,11 +42,12 @@ _MOST = 1 << 13
 class Doctor:
     """Sees the tensors of a checkpoint one by one and says at the end what is wrong with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: str = "") -> None:
+        """first: the name of the network's first kernel, though only some of its tensors may be seen."""
+        self._first = first
         self.findings: list[Finding] = []
         self._norms: dict[str, dict[str, NDArray]] = defaultdict(dict)
         self._scales: dict[str, list[tuple[Entry, NDArray]]] = defaultdict(list)
-        self._kernels = 0
 
     def see(self, entry: Entry, bits: NDArray) -> None:
         """Look at a tensor and its statistics. Only vectors, and one figure a channel, are kept until `finish`."""
@@ -82,14 +83,13 @@ class Doctor:
     def _kernel(self, entry: Entry, bits: NDArray) -> None:
         assert entry.total and entry.columns
         low, high = float(entry.total.min[0]), float(entry.total.max[0])
-        first, self._kernels = self._kernels == 0, self._kernels + 1
         if low == high and bits.size > 1:
             self._say(entry.key, "constant", [], f"every value is {number(low)}: it was never initialised or trained")
             return
         if entry.dead:
             self._say(entry.key, "zero-kernel", entry.dead, "all zero: these channels carry nothing but their bias")
         # One input channel a kernel, and not at the network's input: depthwise. Equal kernels then see unlike inputs.
-        depthwise = len(entry.shape) > 2 and entry.shape[1] == 1 and not first
+        depthwise = len(entry.shape) > 2 and entry.shape[1] == 1 and entry.site.path != self._first
         pairs = [] if depthwise else duplicates(bits, entry.dtype)
         if pairs:
             said = ", ".join(f"{a} = {b}" for a, b in pairs[:4]) + (", ..." if len(pairs) > 4 else "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerscope import claims
 from layerscope._version import __version__
 from layerscope.checkpoints import Checkpoint, TensorSpec, open_checkpoint
 from layerscope.dtypes import is_float
@@ -20,7 +21,7 @@ from layerscope.networks.identify import identify
 from layerscope.record import Entry, Histogram, Prediction, Record
 from layerscope.sites import Site, choose
 from layerscope.stats import distribution
-from layerscope.tensors import kernel_maps, layout_of, role_of
+from layerscope.tensors import first_kernel, kernel_maps, layout_of, role_of
 from layerscope.text import counted
 
 if TYPE_CHECKING:
@@ -58,11 +59,16 @@ def weights(
     if bins < 1:
         raise UsageError(f"bins: {bins} is not a number of bins; give 1 or more")
     patterns = [match] if isinstance(match, str) else list(match)
-    doctor = Doctor()
     with open_checkpoint(path) as checkpoint:
+        doctor = Doctor(first_kernel((spec.name, spec.shape) for spec in checkpoint.specs))
         record = Record("weights", os.fspath(path), foreign=list(checkpoint.foreign))
         record.notes = list(checkpoint.warnings)
-        record.provenance = {"layerscope": __version__, "format": checkpoint.format, **checkpoint.extra}
+        record.provenance = {"layerscope": __version__, "format": checkpoint.format}
+        if checkpoint.extra:  # apart: it may say anything, of our fields too
+            record.provenance["extra"] = {
+                key: str(value) if isinstance(value, int) and abs(value) > claims.MOST else value
+                for key, value in checkpoint.extra.items()
+            }
         specs = _chosen(checkpoint, patterns, record)
         architecture = identify({spec.name: spec.shape for spec in checkpoint.specs if spec.role == "weight"})
         record.provenance["architecture"] = str(architecture) if architecture else None

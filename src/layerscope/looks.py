@@ -227,7 +227,10 @@ class Evidence:
         what = "predicted" if self.predicted else "chosen"
         lines = [f"{self.label}  {self.probability:.1%}  ({what}, class {self.target})"]
         for name, values in (("Grad-CAM", self.cam_full), ("occlusion", self.occlusion)):
-            y, x = np.unravel_index(int(np.nanargmax(values)), values.shape)
             of = f" of {self.layer}" if name == "Grad-CAM" else f", window {self.window}, stride {self.stride}"
+            if np.isnan(values).all():
+                lines.append(f"  {name:<10} gave no numbers{of}: the network's scores are NaN")
+                continue
+            y, x = np.unravel_index(int(np.nanargmax(values)), values.shape)
             lines.append(f"  {name:<10} strongest at row {y}, column {x}{of}")
         return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,11 +35,16 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
 def role_of(name: str, shape: tuple[int, ...]) -> str:
     """kernel, weight (of a linear layer), scale (of a norm), bias, running mean or variance, counter, or tensor."""
     last = name.rpartition(".")[2]
-    if last in _ROLES:
+    if last in _ROLES and (last != "num_batches_tracked" or not shape):  # stacked networks have a row of these
         return _ROLES[last]
     if last == "weight":
         return {1: "scale", 2: "weight", 3: "kernel", 4: "kernel", 5: "kernel"}.get(len(shape), "tensor")
     return "tensor"
+
+
+def first_kernel(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """The name of the first kernel, or weight of a linear layer, of names and shapes; "" for none."""
+    return next((name for name, shape in tensors if role_of(name, shape) in ("kernel", "weight")), "")
 
 
 def _coded(planes: NDArray[np.float32], low: NDArray, high: NDArray, reduced: int = 1) -> Maps:

@@ -397,3 +397,15 @@ def test_the_few_images_first_come_from_all_over_the_data_set(tmp_path):
         (root / job.source.name(number)).write_bytes(b"no image")
     second = torch.stack([job.network.preprocessing(job.source.item(number)[0]) for number in range(1, 4)])
     assert torch.equal(sample_images(job)[0][:3], second)  # where none of them can be read, the first that can
+
+
+def test_a_chunk_at_a_time_needs_no_new_meter(tmp_path):
+    """Ray asks so; a new one costs a pass until its thresholds are up again."""
+    job = toy.job(pictures(tmp_path, 150))
+    made = []
+    whole = job.meter
+    object.__setattr__(job, "meter", lambda: made.append(1) or whole())
+    hand = Hand(job)
+    for chunk in range(job.chunks):
+        next(hand.measure([chunk]))
+    assert len(made) == 1

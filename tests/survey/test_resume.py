@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from layerscope.errors import OutputError, RecordError, UsageError
+from layerscope.files import save
 from layerscope.surveying import partials
 from layerscope.surveying.partials import keeping
 from layerscope.surveying.run import run_survey
@@ -131,10 +132,17 @@ def test_killed_at_any_moment_it_goes_on(folder, tmp_path, wait_s):
     assert not (tmp_path / "a.partial").exists()
 
 
-def test_half_a_file_of_a_killed_process_is_swept_away(folder, tmp_path):
+def test_half_a_file_of_a_killed_process_is_swept_away(folder, tmp_path, monkeypatch):
     begun(folder, tmp_path / "a")
-    half = tmp_path / "a.partial" / ".state.77.part"
-    half.write_bytes(b"half")
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Path, "replace", killed)  # between the writing and the renaming, and nothing runs after it
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        save(b"half", tmp_path / "a.partial" / "state")
+    (half,) = (tmp_path / "a.partial").glob(".*")
     with keeping(tmp_path / "a", toy.job(folder)):
         assert not half.exists()
 

@@ -15,6 +15,7 @@ from layerscope.cli import cli
 from layerscope.errors import ImageError, NoMatch
 from layerscope.networks.open import Network
 from layerscope.networks.preprocessing import Preprocessing
+from layerscope.views import tensorboard
 from tests.test_record import plain
 
 
@@ -150,3 +151,49 @@ def test_the_command_says_what_it_found(photos, code, tmp_path):
     assert (tmp_path / "a.layerscope").exists()
     shown = run("export", tmp_path / "a.layerscope", "--csv", tmp_path / "tables")
     assert "examples.csv" in shown.stdout
+
+
+class Fading:
+    """A data set whose images can be read for a while only."""
+
+    classes = ("even", "odd")
+
+    def __init__(self, reads):
+        self.left = reads
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("the disk is gone")
+        return torch.full((3, 8, 8), float(number)), number % 2
+
+
+def test_images_that_are_gone_at_the_end_do_not_spoil_the_survey():
+    class Counted(Fading):
+        pass
+
+    counted = Counted(1000)
+    layerscope.survey(net(), counted, pictures=0)
+    needed = 1000 - counted.left - 4  # all but the last look for the labels of the four best examples
+    record = layerscope.survey(net(), Fading(needed), pictures=0)
+    assert record.provenance["images"] == 4
+    assert [one.label for one in record.shown] == [""] * 4
+
+
+def test_one_image_that_cannot_be_read_is_said_as_one(photos):
+    (photos / "red" / "zz.png").write_bytes(b"none")
+    (photos / "red" / "broken.png").unlink()
+    notes = layerscope.survey(net(), photos).notes
+    assert notes[0].startswith("left out, since it cannot be read: 1 image; the first is red/zz.png")
+
+
+def test_a_survey_for_tensorboard_has_its_examples(photos, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    record = layerscope.survey(net(), photos)
+    tensorboard.export(record, tmp_path / "log")
+    events = accumulator.EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0})
+    events.Reload()
+    assert events.Tags()["images"] == [f"examples/{entry.key}" for entry in record]

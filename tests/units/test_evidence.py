@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from layerscope.errors import LayerscopeError, NoMatch, UsageError
+from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError
 from layerscope.units import grad_cam, occlusion, weigh
 from layerscope.units.evidence import class_of, deepest
 from tests.units.zoo import ZOO, Block, ConvNext, Net, Vit, conv
@@ -184,3 +184,23 @@ def test_outputs_in_a_dict(x):
     ).eval()
     assert grad_cam(net, "a:1", x)[0].shape == (16, 16)
     assert grad_cam(net, "a:1", x)[0].any()
+
+
+def test_what_the_network_raises_is_said_in_a_line():
+    model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(36, 3))
+    with pytest.raises(ForwardError, match=r"^Sequential: forward raised RuntimeError on .* \(1, 3, 8, 8\)"):
+        weigh(model, torch.randn(1, 3, 8, 8))
+
+
+def test_scores_that_are_no_numbers_are_said_to_be_none():
+    model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model[3].weight.data[:] = float("nan")
+    said = weigh(model, torch.randn(1, 3, 16, 16), "0").text()
+    assert "Grad-CAM   gave no numbers of 0: the network's scores are NaN" in said
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_of_nothing_is_refused(window):
+    model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(UsageError, match=f"window {window} x {window}"):
+        weigh(model, torch.randn(1, 3, 16, 16), "0", window=window)

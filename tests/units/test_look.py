@@ -12,8 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+import layerscope
 from layerscope.errors import NoMatch, UsageError
 from layerscope.looks import Field
+from layerscope.networks.foreign import FRAMES
+from layerscope.networks.open import open_network
+from layerscope.server.live import _position
 from layerscope.units import Looker, look, weigh
 from layerscope.views.unit import evidence_page, unit_page
 from tests.units.zoo import ZOO
@@ -149,3 +153,54 @@ def test_another_unit_of_the_last_layers_takes_one_pass_and_says_the_same(small)
     assert taken(looker, "block.conv", 3, 3) == 1
     poor = Looker(small, x, budget_bytes=1)
     assert [taken(poor, layer, 1, 1) for layer in ("block.conv", "block.conv", "bn", "block.conv")] == [3, 1, 3, 3]
+
+
+class Patches(nn.Module):
+    """Patches of 16 x 16 pixels, tokens without a place in front of them, and a linear layer."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.patch, self.fc, self.head = nn.Conv2d(3, 8, 16, 16), nn.Linear(8, 8), nn.Linear(8, 5)
+        self.tokens = nn.Parameter(torch.randn(1, tokens, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        return self.head(self.fc(torch.cat([self.tokens.expand(len(x), -1, -1), x], 1)).mean(1))
+
+
+@pytest.mark.parametrize(("tokens", "height", "width"), [(0, 9, 16), (5, 14, 14), (1, 4, 25)])
+def test_tokens_lie_on_the_grid_of_their_patches(tokens, height, width):
+    """9 x 16 patches are as many as 12 x 12, and 5 tokens in front are no square's rest."""
+    torch.manual_seed(0)
+    model, x = Patches(tokens).eval(), torch.randn(1, 3, 16 * height, 16 * width)
+    y, x_ = height - 2, width - 3
+    found = look(model, x, "fc", 2, (y, x_))
+    assert found.map.shape == (height, width)
+    assert found.field.box == ((16 * y, 16 * y + 16), (16 * x_, 16 * x_ + 16))
+    with torch.no_grad(), layerscope.capture(model, "fc") as seen:
+        model(x)
+    assert found.value == pytest.approx(float(seen["fc"][0, tokens + y * width + x_, 2]), rel=1e-6)
+    assert layerscope.features(model, x)["fc"].maps[0].shape == (8, height, width)
+    entry = layerscope.features(model, x)["fc"]
+    assert _position(entry, (y, x_)) == [y, x_]
+
+
+def test_a_unit_of_a_network_that_takes_clips(photo):
+    class Clips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv3d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.stem(x).mean((2, 3, 4)))
+
+    network = open_network(Clips().eval())
+    network.preprocessing = network.preprocessing.changed(12, None, None, None, None)
+    assert network.takes == "clips"
+    found = look(network, photo, "stem", 1)
+    assert found.map.shape == (FRAMES, 12, 12)
+    with pytest.raises(UsageError, match="evidence is for networks of images"):
+        weigh(network, photo)
+    network.takes = "images"
+    with pytest.raises(UsageError, match="takes a list of images"):
+        look(network, photo, "stem", 1)

@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import nn
 
+import layerscope
 from layerscope import files
-from layerscope.errors import RecordError
+from layerscope.errors import RecordError, UsageError
 from layerscope.record import Record
 from layerscope.stats import activations
 from layerscope.watching import open_run
@@ -48,7 +49,7 @@ def test_a_full_disk_is_said_once_and_the_training_goes_on(net, quiet, tmp_path,
         assert "The training goes on" in said[0]
         assert "\n" not in said[0]
     run = open_run(tmp_path / "run")
-    assert run.steps == [1, 4]
+    assert run.steps == [1, 3, 4]
     assert run.last == 4
 
 
@@ -281,3 +282,30 @@ def test_the_statistics_of_all_processes(tmp_path):
 
 def test_names_sort_as_the_steps_do():
     assert name_of(9) < name_of(10) < name_of(123456789)
+
+
+def test_outside_of_its_block(net, tmp_path):
+    said = []
+    watch = layerscope.watch(net, tmp_path / "run", graph=False, say=said.append)
+    for call in (watch.step, lambda: watch.log(loss=1.0), lambda: watch.note("begun")):
+        with pytest.raises(UsageError, match="use it as `with"):
+            call()
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with watch:
+        learn(net, optimizer)
+    watch.step(loss=1.0)  # a training may go on after it: nothing raises, and it is said once
+    watch.log(loss=1.0)
+    watch.note("over")
+    assert len([line for line in said if "use it as" in line]) == 1
+
+
+def test_what_chooses_the_steps_may_fail(net, quiet, tmp_path):
+    def every(step):
+        return 1 / (step - 2) < 2
+
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with quiet(net, every=every, fine=False) as watch:
+        for _ in range(4):
+            learn(net, optimizer)
+        assert [line for line in watch.said if "ZeroDivisionError" in line]
+    assert open_run(tmp_path / "run").steps == [1, 3, 4]

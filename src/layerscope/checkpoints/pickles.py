@@ -53,7 +53,7 @@ class Machine:
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
-    budget: int = 0
+    budget: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.budget = BUDGET_BYTES + BUDGET_PER_BYTE * min(len(self.data), MAX_COUNTED_BYTES)
@@ -94,7 +94,8 @@ class Machine:
 
     def number(self, code: str) -> Any:
         """The next number, by its struct code."""
-        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+        (value,) = struct.unpack(code, self.take(struct.calcsize(code)))
+        return value
 
     def counted(self, code: str) -> bytes:
         """The next bytes, as many as the number before them says."""
@@ -103,7 +104,7 @@ class Machine:
     def line(self) -> bytes:
         """The bytes up to the next line end."""
         end = self.data.find(b"\n", self.at)
-        if end < 0:
+        if end < self.at:
             raise Damage(f"the pickle ends in its middle: a line has no end after byte {self.at}")
         return self.take(end + 1 - self.at)[:-1]
 
@@ -336,7 +337,7 @@ def _extend_top(m: Machine) -> None:
 
 
 def _protocol(m: Machine) -> None:
-    if (version := m.take(1)[0]) > MAX_PROTOCOL:
+    if (version := ord(m.take(1))) > MAX_PROTOCOL:
         raise Damage(f"the pickle says protocol {version}, newer than any Python of today")
 
 
@@ -352,7 +353,7 @@ _OPCODES: dict[bytes, Callable[[Machine], object]] = {
     b"I": _int,
     b"L": lambda m: m.push(_decimal(m)),
     b"J": lambda m: m.push(m.number("<i")),
-    b"K": lambda m: m.push(m.take(1)[0]),
+    b"K": lambda m: m.push(ord(m.take(1))),
     b"M": lambda m: m.push(m.number("<H")),
     b"\x8a": lambda m: m.push(_integer(m.counted("<B"))),
     b"\x8b": lambda m: m.push(_integer(m.counted("<i"))),
@@ -393,16 +394,16 @@ _OPCODES: dict[bytes, Callable[[Machine], object]] = {
     b"1": lambda m: m.pop_mark(),
     b"2": lambda m: m.push(m.top),
     b"g": lambda m: m.recall(_decimal(m)),
-    b"h": lambda m: m.recall(m.take(1)[0]),
+    b"h": lambda m: m.recall(ord(m.take(1))),
     b"j": lambda m: m.recall(m.number("<I")),
     b"p": lambda m: m.remember(_decimal(m)),
-    b"q": lambda m: m.remember(m.take(1)[0]),
+    b"q": lambda m: m.remember(ord(m.take(1))),
     b"r": lambda m: m.remember(m.number("<I")),
     b"\x94": lambda m: m.remember(len(m.memo)),
     # what a real unpickler would import, call or build
     b"c": lambda m: m.push(_named(m)),
     b"\x93": _stack_global,
-    b"\x82": lambda m: _extension(m, m.take(1)[0]),
+    b"\x82": lambda m: _extension(m, ord(m.take(1))),
     b"\x83": lambda m: _extension(m, m.number("<H")),
     b"\x84": lambda m: _extension(m, m.number("<i")),
     b"R": _reduce,

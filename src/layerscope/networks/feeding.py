@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerscope.errors import ForwardError, ImageError, UsageError
+from layerscope.errors import ForwardError, ImageError, LayerscopeError, UsageError
 from layerscope.record import Picture
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from layerscope.networks.open import Network
 
-__all__ = ["batch_of", "passes_of", "run", "zeros"]
+__all__ = ["batch_of", "forward_failed", "passes_of", "run", "zeros"]
 
 
 def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
@@ -47,6 +48,13 @@ def passes_of(network: Network, images: Any, most: int) -> tuple[list[Any], list
     """
     import torch
 
+    if isinstance(images, Iterator | Set):
+        images = sorted(images) if isinstance(images, Set) else list(images)
+    if isinstance(images, Mapping):  # what a tokenizer gives is no dict
+        images = dict(images)
+    if not isinstance(images, torch.Tensor | str | os.PathLike | list | tuple | dict):
+        kind = type(images).__name__
+        raise UsageError(f"images: {kind} is not taken; give a tensor (B, C, H, W), a path or a list of paths")
     photos = isinstance(images, torch.Tensor | str | os.PathLike) or all(map(_is_path, images))
     if isinstance(images, dict) or not photos:
         return [images], [], len(images) if isinstance(images, list) else None
@@ -62,12 +70,15 @@ def zeros(network: Network, shape: str | None = None) -> Tensor:
     """An input of zeros (1, C, H, W): of the shape `3x224x224` if one is given, else as the preprocessing makes it."""
     import torch
 
+    from layerscope.networks.foreign import home_of
+
+    dtype = home_of(network.model)[1]
     if shape is None:
-        return torch.zeros(1, len(network.preprocessing.mean), *network.preprocessing.size)
+        return torch.zeros(1, len(network.preprocessing.mean), *network.preprocessing.size, dtype=dtype)
     sizes = shape.lower().split("x")
-    if not all(size.isdigit() and 0 < int(size) <= 65536 for size in sizes):
+    if not all(size.isdecimal() and 0 < int(size) <= 65536 for size in sizes):
         raise UsageError(f"--input {shape}: is no shape; write channels x height x width, such as 3x224x224")
-    return torch.zeros(1, *map(int, sizes))
+    return torch.zeros(1, *map(int, sizes), dtype=dtype)
 
 
 def run(network: Network, given: Any) -> Any:
@@ -96,10 +107,17 @@ def run(network: Network, given: Any) -> Any:
     )
     try:
         return network.model(**named) if named else network.model(*args)
+    except LayerscopeError:  # of a hook of ours, which says what to do
+        raise
     except Exception as error:  # a network may raise anything
-        said = " ".join(str(error).split())[:300] or "no message"
-        shape = f"of shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else f"({type(given).__name__})"
-        raise ForwardError(
-            f"{network.name}: forward raised {type(error).__name__} on an input {shape}: "
-            f"{said}; check the input size (--size) and the network"
-        ) from error
+        raise forward_failed(network.name, given, error) from error
+
+
+def forward_failed(name: str, given: Any, error: Exception) -> ForwardError:
+    """What a network called `name` raised on its input, in one line."""
+    said = " ".join(str(error).split())[:300] or "no message"
+    shape = f"of shape {tuple(given.shape)}" if hasattr(given, "shape") else f"({type(given).__name__})"
+    return ForwardError(
+        f"{name}: forward raised {type(error).__name__} on an input {shape}: "
+        f"{said}; check the input size (--size) and the network"
+    )

@@ -43,7 +43,7 @@ class Network:
     labels: list[str] | None = None
     checkpoint: str = ""
     notes: list[str] = field(default_factory=list)
-    takes: Takes = "batch"
+    takes: Takes = field(default="batch", init=False)
     spec: str = ""
 
     def __post_init__(self) -> None:
@@ -212,7 +212,11 @@ def _import(where: str) -> Any:
 
 
 def _from_code(given: str) -> Network:
-    where, _, what = given.rpartition(":")
+    where, colon, what = given.rpartition(":")
+    if not colon:
+        names = [key for key in signatures() if key.endswith(f":{given}")]
+        known = " or ".join(names) or "torchvision:NAME or file.py:function"
+        raise UsageError(f"{given!r} is the name of no network; write {known}")
     try:
         made = getattr(_import(where), what)
         model = made if isinstance(made, nn.Module) else made()
@@ -254,14 +258,14 @@ def open_network(given: str | nn.Module) -> Network:
 
 
 def _opened(given: str) -> Network:
+    there = os.path.exists(given)  # noqa: PTH110 - false, too, for a name that no file system takes
     name, equals, file = given.partition("=")
-    if equals:
+    if equals and not there:  # epoch=9-step=100.ckpt is a name that Lightning gives
         return _from_checkpoint(file, name)
     if split_name(given):
         model = build(given)
         note = "random weights: this network was never trained; give NAME=CHECKPOINT for a trained one"
         return Network(model, given, preprocessing_for(given), None, "", [note])
-    there = os.path.exists(given)  # noqa: PTH110 - false, too, for a name that no file system takes
     if ":" in given and not there:
         return _from_code(given)
     program = open_program(given)

@@ -213,13 +213,14 @@ class Live:
 
 def _position(entry: Entry, at: tuple[int | None, int | None]) -> list[int] | None:
     """Row and column of the map as a position on the layer's axes: none, one, two, or three with depth stacked."""
-    from layerscope.units.place import Place
-
     y, x = at
     if y is None and x is None:
         return None
     row, column = y or 0, x or 0
-    grid = Place.of(entry.site.layout, entry.shape).grid
+    letters = zip(entry.site.layout, entry.shape, strict=False)
+    grid: Sequence[int] = [size for letter, size in letters if letter not in "NC"]
+    if entry.site.layout == "NLC" and entry.maps and entry.maps[0].shape[1] > 1:
+        grid = entry.maps[0].shape[1:]  # tokens lie on the grid of their patches
     if not grid:
         return []
     if len(grid) == 1:

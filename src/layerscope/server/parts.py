@@ -19,6 +19,7 @@ from layerscope.maps import Maps
 from layerscope.record import Entry, Record
 from layerscope.sites import Site
 from layerscope.stats import activations, quantize
+from layerscope.tensors import first_kernel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,8 @@ def kernels_of(networks: Sequence[Network]) -> Record:
     states = [State(network) for network in networks]
     if len(networks) == 2:
         return compare_tensors(states[0], states[1], networks[0].subject, networks[1].subject)
-    record, doctor = Record("weights", networks[0].subject), Doctor()
+    record = Record("weights", networks[0].subject)
+    doctor = Doctor(first_kernel((spec.name, spec.shape) for spec in states[0].specs))
     for spec in states[0].specs:
         bits = states[0].read(spec)
         entry = tensor_entry(spec, bits, _BINS, True)

@@ -25,6 +25,7 @@ from layerscope.surveying.meter import Measures, calibration
 from layerscope.surveying.partials import keeping
 from layerscope.surveying.run import Result, run_survey
 from layerscope.surveying.source import open_source
+from layerscope.text import counted
 from layerscope.units.geometry import geometry
 
 __all__ = ["survey"]
@@ -113,10 +114,8 @@ def _said(result: Result, job: Job) -> list[str]:
     notes = list(result.notes)
     if result.broken:
         one = result.broken[0]
-        many = (
-            f"{len(result.broken)} images could not be read and are left out" if len(result.broken) > 1 else "1 image"
-        )
-        notes.insert(0, f"{many}; the first is {one.name}: {one.reason}")
+        many = counted(len(result.broken), "image")
+        notes.insert(0, f"left out, since it cannot be read: {many}; the first is {one.name}: {one.reason}")
     if result.partial:
         notes.insert(0, f"partial: {result.done} of {result.of} images are in; the same command goes on from there")
     return notes

@@ -295,8 +295,8 @@ class Hand:
                         return
                     if last:
                         partial.state = self._meter.take() if partial.images else None
-                        yield partial
-                        partial = None
+                        done, partial = partial, None  # who takes one chunk never comes back for the next
+                        yield done
             finally:
                 pool.shutdown(cancel_futures=True)
                 if partial and partial.images:

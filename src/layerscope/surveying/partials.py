@@ -106,7 +106,7 @@ def keeping(record: Path, job: Job, restart: bool = False, every_s: float = EVER
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
     with lock:
-        for half in folder.glob(".state.*.part"):
+        for half in folder.glob(".*.part"):
             half.unlink(missing_ok=True)  # of a process that was killed while it wrote
         if restart:
             (folder / "state").unlink(missing_ok=True)

@@ -259,9 +259,11 @@ def _same_signals() -> Iterator[None]:
     """Ray makes SIGTERM an exit of its own, and leaves it so when it has ended."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if main and before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _short() -> str | None:

@@ -75,7 +75,8 @@ def _examples(layer: LayerState) -> tuple[list[Maps], Examples | None]:
     best = layer.examples
     if best is None or not best.top:
         return [], None
-    codes, low, high = best.maps, best.low, best.value
+    # A map without an example has no range at all.
+    codes, low, high = best.maps, np.where(np.isnan(best.value), np.nan, best.low).astype(np.float32), best.value
     height, width = best.window
     maps = [
         Maps(low[:, place], high[:, place], (layer.channels, height, width), np.ascontiguousarray(codes[:, place]))

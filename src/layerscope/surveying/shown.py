@@ -45,7 +45,10 @@ def gather(
     kept = set(numbers[:most])
 
     def one(number: int) -> Shown:
-        label = pictures.label(number)
+        try:
+            label = pictures.label(number)
+        except Exception:  # as below
+            label = None
         named = classes[label] if label is not None and 0 <= label < len(classes) else ""
         blank = Shown(number, pictures.name(number), named, 0, 0, np.empty(0, np.uint8))
         if number not in kept:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from layerscope.errors import LayerscopeError
+from layerscope.errors import LayerscopeError, UsageError
 from layerscope.hooks import looking
 from layerscope.inspect import batch_of
 from layerscope.looks import Arithmetic, Evidence, Field, Look
+from layerscope.networks.foreign import fed
 from layerscope.networks.open import Network, open_network
 from layerscope.record import Picture
 from layerscope.units.arithmetic import arithmetic, explain
@@ -157,11 +158,13 @@ def weigh(
     Raises LayerscopeError without captum, and what `grad_cam` and `occlusion` raise.
     """
     network, x, picture = _opened(network, image)
+    if x.dim() != 4:
+        raise UsageError(f"{network.name}: takes {tuple(x.shape)}; evidence is for networks of images (B, C, H, W)")
     chosen = class_of(network.model, x, target, network.labels)
     layer = layer or deepest(network.model, x, chosen.index)
     cam, full = grad_cam(network.model, layer, x, chosen.index)
-    window = window or max(1, min(x.shape[-2:]) // 7)
-    stride = stride or max(1, window // 2)
+    window = max(1, min(x.shape[-2:]) // 7) if window is None else window
+    stride = max(1, window // 2) if stride is None else stride
     labels = network.labels or []
     return Evidence(
         network=network.subject,
@@ -184,7 +187,12 @@ def _opened(network: Network | nn.Module | str, image: Any) -> tuple[Network, Te
     if isinstance(image, Tensor):
         return network, image[:1], _drawn(image[0])
     batch, pictures = batch_of(network, image)
-    return network, batch[:1], pictures[0]
+    x = fed(batch[:1], network.takes)
+    if not isinstance(x, Tensor):
+        raise UsageError(
+            f"{network.name}: takes a list of images, not a batch; units and evidence need one input tensor"
+        )
+    return network, x, pictures[0]
 
 
 def _drawn(values: Tensor) -> Picture:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from layerscope.errors import LayerscopeError, NoMatch, UsageError, nearest
 from layerscope.hooks import looking, tensors_in
+from layerscope.networks.feeding import forward_failed
 from layerscope.units.place import Place, named, visiting
 
 __all__ = ["Target", "class_of", "deepest", "grad_cam", "occlusion"]
@@ -50,7 +51,13 @@ class _Scores(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        for _, tensor in tensors_in(self.model(x.clone())):
+        try:
+            given = self.model(x.clone())
+        except LayerscopeError:
+            raise
+        except Exception as error:  # a network may raise anything
+            raise forward_failed(type(self.model).__name__, x, error) from error
+        for _, tensor in tensors_in(given):
             if tensor.dim() == 2 and tensor.is_floating_point():
                 return tensor
         raise LayerscopeError("the network gives no class scores (N, classes); class evidence needs a classifier")

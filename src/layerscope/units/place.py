@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError, nearest
 from layerscope.hooks import tensors_in
-from layerscope.reduce import Layouts
+from layerscope.layouts import Layouts, Plan
 from layerscope.sites import Site
 
 __all__ = ["Place", "Seen", "arguments", "modules_of", "named", "reach", "visiting"]
@@ -37,16 +37,12 @@ class Place:
     grid: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, layout: str, shape: tuple[int, ...]) -> Place:
-        """Tokens are laid back on a square grid if they fit one, with or without a class token in front."""
-        sizes = tuple(size for letter, size in zip(layout, shape, strict=False) if letter not in "NC")
-        if layout != "NLC":
-            return cls(layout, shape, 0, sizes)
-        for skip in (0, 1):
-            side = round((sizes[0] - skip) ** 0.5)
-            if sizes[0] > 4 and side * side == sizes[0] - skip:
-                return cls(layout, shape, skip, (side, side))
-        return cls(layout, shape, 0, sizes)
+    def of(cls, plan: Plan, shape: tuple[int, ...]) -> Place:
+        """The place of an output of this shape, read by this plan; tokens lie on the plan's grid if it has one."""
+        sizes = tuple(size for letter, size in zip(plan.layout, shape, strict=False) if letter not in "NC")
+        if plan.layout == "NLC" and plan.grid[0] > 1:
+            return cls("NLC", shape, plan.skip, plan.grid)
+        return cls(plan.layout, shape, 0, sizes)
 
     @property
     def channels(self) -> int:
@@ -153,7 +149,7 @@ def visiting(model: nn.Module, visit: Visit) -> Iterator[None]:
             calls[path] += 1
             for part, tensor in list(tensors_in(output)):
                 shape = tuple(tensor.shape)
-                place = Place.of(layouts.of(module, shape) if shape else "", shape)
+                place = Place.of(layouts.plan(module, shape) if shape else Plan(""), shape)
                 new = visit(Site(path + part, call).key, module, tensor, place)
                 if new is not None:
                     output = _swap(output, tensor, new)

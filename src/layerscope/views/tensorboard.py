@@ -27,6 +27,9 @@ from layerscope.views.sheet import encode
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+#: channels of a survey whose best examples are drawn, one sheet a layer
+_CHANNELS = 32
+
 __all__ = ["EventFile", "export", "histogram", "maps", "names_of", "write_graph"]
 
 
@@ -89,6 +92,13 @@ def export(record: Record, logdir: str | os.PathLike[str]) -> Path:
             for entry in record:
                 if entry.maps:
                     file.add(0, [eventfile.image(f"kernels/{entry.key}", kernel_mosaic(record, entry))])
+        elif record.kind == "survey":  # its maps are the surroundings of the best examples
+            from layerscope.views.examples import examples_sheet
+
+            for entry in record:
+                if entry.profile and entry.profile.examples:
+                    sheet = examples_sheet(record, entry, _CHANNELS)
+                    file.add(0, [eventfile.image(f"examples/{entry.key}", sheet)])
         else:
             file.add(0, maps(record))
     return Path(logdir)

@@ -235,6 +235,8 @@ def _compare(out: Console, record: Record) -> None:
     out.print(f"A  {_name(record.subject)}\nB  {_name(record.subject_b)}\n")
     if record.predictions:
         for side, top in zip("AB", record.predictions, strict=False):
+            if not top:
+                continue
             best = ", ".join(f"{_name(one.label)} {one.probability:.1%}" for one in top[:3])
             out.print(f"{side} sees  {best}")
         out.print()

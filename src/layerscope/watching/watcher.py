@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ class Watch:
         self.probe: Probe | None = None
         self.health = Health()
         self._broken: set[str] = set()
-        self._running = self._alarmed = self._wanted = self._looking = False
+        self._running = self._ended = self._alarmed = self._wanted = self._looking = False
         self._by_hook = self._unchecked = False
         self._gradients: list[Entry] | None = None
 
@@ -167,6 +167,8 @@ class Watch:
 
         Call it after `optimizer.step()`. A step that ended with an optimizer's is not counted twice.
         """
+        if not self._runs():
+            return
         if not self._by_hook:
             self._before(None, closed=True)  # the update is over: gradients are as it left them
             self._after(None)
@@ -176,9 +178,18 @@ class Watch:
 
     def log(self, scalars: Mapping[str, float | Tensor] | None = None, **more: float | Tensor) -> None:
         """Keep scalars of the step that ended last, whether it was looked at or not."""
+        if not self._runs():
+            return
         with self._guard("the figures that were logged"):
             given = {**(scalars or {}), **more}.items()
             self._scalars({name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in given})
+
+    def _runs(self) -> bool:
+        """Whether the block runs; said once where it is over. Raises UsageError where it never began."""
+        if not self._running:
+            with self._guard("what comes after its block") if self._ended else nullcontext():
+                raise UsageError("use it as `with layerscope.watch(...) as watch:`, and call it within")
+        return self._running
 
     def batch(self) -> None:
         """A batch begins: to be called where the model itself is never called, but parts of it are."""
@@ -187,7 +198,8 @@ class Watch:
 
     def note(self, text: str, kind: str = "note", layer: str = "") -> None:
         """Keep an event of one's own."""
-        self._tell([Event(self.count, kind, layer, text)])
+        if self._runs():
+            self._tell([Event(self.count, kind, layer, text)])
 
     def diverged(self) -> None:
         """The loss of the batch that has just run is no number: say where that began, for a loop that stops itself."""
@@ -212,7 +224,7 @@ class Watch:
             if self._board and self.probe and self._options[1]:
                 with self._guard("the graph"):
                     self._board.graph(self.network, self.probe.example)
-        self._running, self._seen = True, -1
+        self._running, self._ended, self._seen = True, False, -1
         takes_part = self.rank == 0 or self.all_ranks
         self._batch = Batch(self.model, self.paths, self._guard) if self.wants["activations"] and takes_part else None
         self._updates = Updates(self.network) if self.wants["updates"] and self.rank == 0 else None
@@ -229,7 +241,7 @@ class Watch:
         """Take everything away; what was kept is readable."""
         if not self._running:
             return
-        self._running = False
+        self._running, self._ended = False, True
         self._clock.close()
         for part in (self._batch, self._sentinel, self._store, self._board):
             if part:
@@ -238,12 +250,17 @@ class Watch:
     # what happens
 
     def _arm(self) -> None:
-        self._looking = self._wanted or self._chosen(self.count + 1)
+        self._looking = self._wanted or self._next_is_chosen()
         self._wanted = False
         self._gradients = None
         if self._looking and self._batch:
             with self._guard("the training batch"):
                 self._batch.open()
+
+    def _next_is_chosen(self) -> bool:
+        with self._guard("what `every` chooses"):
+            return self._chosen(self.count + 1)
+        return False
 
     def _before(self, optimizer: Optimizer | None, closed: bool) -> None:
         if not (self._looking or self._due):
@@ -304,7 +321,7 @@ class Watch:
         self._gradients = None
         if self._sentinel:
             self._sentinel.forget()
-        if self._wanted or self._chosen(self.count + 1):
+        if self._wanted or self._next_is_chosen():
             self._arm()
         elif self._updates:
             self._updates.forget()
