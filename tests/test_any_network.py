@@ -122,11 +122,11 @@ def test_outputs_of_every_kind():
     )  # fmt: skip
     record = layerscope.features(model, torch.randn(2, 3, 8, 8))
     assert list(record.entries) == [
-        "a", "pair", "pair[1]", "mapping[a]", "mapping[b]", "data.logits", "data.hidden", "data.hidden[1]",
-        "plain.tensors", "last",
+        "a", "pair", "pair[1]", "mapping[a]", "mapping[b]", "data[logits]", "data[hidden]", "data[hidden][1]",
+        "plain[tensors]", "last",
     ]  # fmt: skip
     assert record.never == []  # `empty` ran and gave nothing
-    np.testing.assert_allclose(record["data.hidden[1]"].columns.max, 4 * record["a"].columns.max, rtol=1e-6)
+    np.testing.assert_allclose(record["data[hidden][1]"].columns.max, 4 * record["a"].columns.max, rtol=1e-6)
 
 
 def test_inputs_of_every_kind():
@@ -158,7 +158,7 @@ def test_detection_networks_take_a_list(photo):
     model.transform.min_size, model.transform.max_size = (64,), 64
     record = layerscope.features(model, photo, maps=False)
     assert record.provenance["preprocessing"] == "mean 0, 0, 0; std 1, 1, 1"
-    assert "transform.tensors" in record.entries
+    assert "transform[tensors]" in record.entries
     assert "roi_heads.box_predictor.cls_score" in record.entries
 
 
@@ -522,3 +522,17 @@ def test_axes_do_not_depend_on_which_layers_are_asked_for(layers):
 
     entry = layerscope.features(Net().eval(), torch.randn(2, 3, 16, 16), layers)["drop"]
     assert entry.site.layout == "NHWC" and len(entry.columns.count) == 8
+
+
+def test_a_field_of_an_output_is_no_layer_of_that_name():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return Output(self.logits(x) * 100, [])
+
+    model = nn.Sequential(OrderedDict(head=Head()))
+    record = layerscope.features(model, torch.randn(2, 4), layers=["head", "head.logits"], predict=False)
+    assert [(entry.key, entry.type) for entry in record] == [("head.logits", "Linear"), ("head[logits]", "Head")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from layerscope.errors import ImageError
 from layerscope.images import find_images, open_image, read_idx
+from layerscope.surveying.source import open_source
 from tests.conftest import picture
 
 
@@ -115,3 +117,29 @@ def test_idx(tmp_path):
     for name in ("cut", "other", "none"):
         with pytest.raises(ImageError, match=name):
             read_idx(tmp_path / name)
+
+
+def test_which_files_of_a_folder_are_images(tmp_path):
+    """The same for every command: what is read by name is found, and hidden files are not."""
+    for name in ("a.png", "b.JP2", "c.tga", "d.avif"):
+        Image.new("RGB", (40, 40)).save(tmp_path / name, format={".JP2": "JPEG2000"}.get(Path(name).suffix))
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")  # macOS leaves these
+    (tmp_path / "notes.txt").write_text("none")
+    found = ["a.png", "b.JP2", "c.tga", "d.avif"]
+    assert [path.name for path in find_images([tmp_path])] == found
+    source = open_source(tmp_path)
+    assert [source.name(number) for number in range(len(source))] == found
+    assert len(open_source(tmp_path / "b.JP2")) == 1
+
+
+def test_what_is_wrong_is_said_as_what_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    for error, said in ((PermissionError(13, "no"), "check its permissions"), (MemoryError(), "not enough memory")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(Image, "open", fail)
+        with pytest.raises(ImageError, match=said):
+            open_image(path)

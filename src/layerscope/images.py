@@ -17,9 +17,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from layerscope.errors import ImageError
 
-__all__ = ["SUFFIXES", "find_images", "idx_pairs", "open_image", "read_idx", "upright"]
+__all__ = ["find_images", "idx_pairs", "image_named", "open_image", "read_idx", "upright"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm",
+    ".pnm", ".jp2", ".j2k", ".avif", ".ico", ".tga",
+}  # fmt: skip
 
 #: what Pillow calls the kinds that are read. It knows more, and runs Ghostscript, a program, on one of them (EPS).
 _KINDS = {
@@ -82,8 +85,17 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         size = Path(name).stat().st_size
         what = "is empty" if size == 0 else f"is not an image that Pillow knows ({size} bytes)"
         raise ImageError(f"{name}: {what}; give a JPEG, PNG, WebP, TIFF, BMP or GIF") from error
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
+    except PermissionError as error:
+        raise ImageError(f"{name}: may not be read; check its permissions") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: there is not enough memory for it; make it smaller") from error
+    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
         raise ImageError(f"{name}: broken or cut off ({error}); fetch or save the image again") from error
+
+
+def image_named(name: str) -> bool:
+    """Whether a file in a folder is taken for an image by its name; hidden ones, such as macOS's ._a.png, are not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES  # noqa: PTH122
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -96,7 +108,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not given.is_dir():
             found.append(given)
             continue
-        inside = sorted(entry for entry in given.iterdir() if entry.suffix.lower() in SUFFIXES)
+        inside = sorted(entry for entry in given.iterdir() if image_named(entry.name))
         if not inside:
             raise ImageError(f"{given}: no image in this folder; name image files, or a folder that holds some")
         found.extend(inside)

@@ -108,9 +108,10 @@ def tensors_in(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_in(value, f"{path}[{index}]" if index else path)
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         for field in dataclasses.fields(output):
-            yield from tensors_in(getattr(output, field.name), f"{path}.{field.name}")
+            # Not with a dot: a module may have a child of that name.
+            yield from tensors_in(getattr(output, field.name), f"{path}[{field.name}]")
     elif hasattr(output, "__dict__") and not isinstance(output, nn.Module | type):
         # A class of the user's own, or torchvision's ImageList: its tensors, and no deeper.
         for name, value in vars(output).items():
             if isinstance(value, Tensor):
-                yield f"{path}.{name}", value
+                yield f"{path}[{name}]", value

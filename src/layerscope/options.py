@@ -43,7 +43,7 @@ class Pair(click.ParamType):
         if value == "none":
             return "none"
         sizes = value.lower().split("x")
-        if len(sizes) > 2 or not all(size.isdigit() and 0 < int(size) <= 8192 for size in sizes):
+        if len(sizes) > 2 or not all(size.isdecimal() and 0 < int(size) <= 8192 for size in sizes):
             self.fail(f"{value!r} is no size; write 224, 224x320 or none", param, ctx)
         return int(sizes[0]) if len(sizes) == 1 else (int(sizes[0]), int(sizes[1]))
 

@@ -47,6 +47,10 @@ def guarded(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         reason = show(error.strerror or error)
         raise CheckpointError(f"{name}: cannot be read ({reason}); check the name and your permissions") from error
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{name}: needs more memory than there is; close other programs, or get the file again: it may be damaged"
+        ) from error
     except Exception as error:
         # Bytes decide what arithmetic the readers do; whatever that raises, the file is the cause.
         reason = show(f"{type(error).__name__}: {error}", 120)

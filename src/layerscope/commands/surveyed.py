@@ -22,8 +22,17 @@ __all__ = ["survey"]
     help="Layers whose channels get a histogram; '*' for all.",
 )  # fmt: skip
 @click.option("--against", metavar="NETWORK", help="Another network: how alike the layers of both are (CKA).")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--workers", default=0, metavar="N", help="Processes of one thread each; by default this one alone.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="Who works: this machine, or Ray's actors.",
+)  # fmt: skip
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Processes of one thread each; by default this one alone.",
+)
 @click.option("--address", default="", help="Of a Ray cluster that runs already.")
 @click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record, resumably.")
 @click.option("--restart", is_flag=True, help="Begin again, whatever was done before.")

@@ -63,11 +63,11 @@ def survey(
     """
     network = model if isinstance(model, Network) else open_network(model)
     patterns = [layers] if isinstance(layers, str) else list(layers)
-    wanted = [histograms] if isinstance(histograms, str) else list(histograms)
+    counted_for = [histograms] if isinstance(histograms, str) else list(histograms)
     chosen = select(network.model, patterns)
     source = open_source(images)
     progress(0, len(source), "looking at a few images first")
-    measures = Measures(top=top, histograms=tuple(wanted), classes=len(source.classes))
+    measures = Measures(top=top, histograms=tuple(counted_for), classes=len(source.classes))
     job = Job(network, source, patterns, measures, network.spec)
     if against is not None:
         job.against = against if isinstance(against, Network) else open_network(against)
@@ -77,8 +77,8 @@ def survey(
     with ExitStack() as stack:
         kept = stack.enter_context(keeping(Path(record), job, restart)) if record else None
         result = run_survey(job, engine, progress, kept, workers, address)
-        made = _record(job, result, engine, sample, progress, pictures)
-        made.notes = [*_said(result, job), *network.notes, *chosen.notes]
+        made = _record(job, result, sample, progress, pictures)
+        made.notes = [*_said(result), *network.notes, *chosen.notes]
         if record:
             made.save(record)
         if kept and not result.partial:
@@ -86,7 +86,7 @@ def survey(
     return made
 
 
-def _record(job: Job, result: Result, engine: str, sample: Tensor, progress: Progress, pictures: int) -> Record:
+def _record(job: Job, result: Result, sample: Tensor, progress: Progress, pictures: int) -> Record:
     network, source = job.network, job.source
     state: Any = result.state
     made = Record("survey", network.subject, classes=list(source.classes))
@@ -110,7 +110,7 @@ def _record(job: Job, result: Result, engine: str, sample: Tensor, progress: Pro
     return made
 
 
-def _said(result: Result, job: Job) -> list[str]:
+def _said(result: Result) -> list[str]:
     notes = list(result.notes)
     if result.broken:
         one = result.broken[0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerscope.errors import ImageError, UsageError
-from layerscope.images import SUFFIXES, find_images, idx_pairs, open_image, read_idx
+from layerscope.images import find_images, idx_pairs, image_named, open_image, read_idx
 from layerscope.surveying.items import Items
 
 __all__ = ["Files", "Idx", "Source", "natural", "open_source"]
@@ -186,7 +186,7 @@ def _on_disk(path: Path) -> Source:
         raise ImageError(f"{path}: no such folder or file; check the path")
     if _IDX.fullmatch(path.name):
         return _idx_file(path)
-    if path.suffix.lower() in SUFFIXES:
+    if image_named(path.name.lstrip(".")):  # a hidden one, too, if it is named
         return Files(str(path.parent), [os.fsencode(path.name)], None, [], str(path))
     return _listed(path)
 
@@ -225,17 +225,12 @@ def _inside(folder: bytes) -> tuple[list[bytes], list[bytes]]:
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(b"."):
-                continue
             # Neither asks the file system again, links apart: it has said so while it listed them.
-            if os.path.splitext(entry.name)[1].lower() in _ENDINGS and not entry.is_dir():  # noqa: PTH122 - bytes
+            if image_named(os.fsdecode(entry.name)) and not entry.is_dir():
                 files.append(entry.name)
-            elif entry.is_dir():
+            elif entry.is_dir() and not entry.name.startswith(b"."):
                 folders.append(entry.name)
     return sorted(files, key=natural), sorted(folders, key=natural)
-
-
-_ENDINGS = {suffix.encode() for suffix in SUFFIXES}
 
 
 def _below(root: bytes, name: bytes, passed: set[tuple[int, int]]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from layerscope.errors import ImageError
-from layerscope.images import SUFFIXES, idx_pairs, open_image
+from layerscope.images import idx_pairs, image_named, open_image
 from layerscope.inspect import Progress, quiet
 from layerscope.networks.preprocessing import Preprocessing
 
@@ -95,7 +95,7 @@ def _by_class(folder: Path, classes: list[str] | None = None) -> tuple[list[str]
     found = {}
     for inside in sorted(folder.iterdir()):
         if inside.is_dir() and not inside.name.startswith("."):
-            files = sorted(file for file in inside.iterdir() if file.suffix.lower() in SUFFIXES)
+            files = sorted(file for file in inside.iterdir() if image_named(file.name))
             if files:
                 found[inside.name] = files
     unknown = [name for name in found if classes is not None and name not in classes]

@@ -63,7 +63,7 @@ def _pictures(
     if record.kind == "weights":
         for entry in record:
             if entry.histogram:
-                yield unique(entry.key, "histogram"), partial(png.histogram_sheet, record, entry)
+                yield unique(entry.key, "histogram"), partial(png.histogram_sheet, entry)
             if entry.maps:
                 yield unique(entry.key, "kernels"), partial(png.kernel_mosaic, record, entry)
         return

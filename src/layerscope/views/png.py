@@ -242,7 +242,7 @@ def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes
     return encode(Image.fromarray(picture))
 
 
-def histogram_sheet(record: Record, entry: Entry) -> bytes:
+def histogram_sheet(entry: Entry) -> bytes:
     """The histogram of one tensor as a PNG: bars to scale, and a line on a logarithmic scale that shows outliers."""
     assert entry.histogram and entry.total
     width, height, left, top = 720, 400, 64, 96

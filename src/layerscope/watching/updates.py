@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from layerscope.record import Entry
 from layerscope.sites import Site
@@ -25,7 +24,7 @@ class Updates:
         self._before: dict[str, Tensor] = {}
         self._ready = False
 
-    def before(self, _optimizer: Optimizer | None) -> None:
+    def before(self) -> None:
         """An update begins."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and parameter.is_floating_point() and parameter.layout is torch.strided:

@@ -269,7 +269,7 @@ class Watch:
             skipped = self._skips.now(optimizer)
             if self._looking and self.rank == 0:
                 if self._updates and optimizer is not None:
-                    self._updates.before(optimizer)
+                    self._updates.before()
                 if not closed:
                     self._gradients = self._graded(optimizer)
             self._unchecked = closed
