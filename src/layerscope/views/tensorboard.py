@@ -37,7 +37,7 @@ def histogram(tag: str, entry: Entry) -> bytes | None:
     """The histogram of a tensor, empty where no value is finite; None where there is no distribution."""
     if entry.total is None:
         return None
-    count, mean, m2, low, high = (float(np.ravel(field)[0]) for field in entry.total[:5])
+    count, mean, m2, low, high = (float(field.item()) for field in entry.total[:5])
     found = entry.histogram
     # TensorBoard takes them for the ends of the outermost bins, and cannot draw NaN.
     ends = (low, high) if found else (0.0, 0.0)
