@@ -198,7 +198,7 @@ def _unicode(m: Machine, raw: bytes) -> None:
     m.push(str(raw, "utf-8", "surrogatepass"))
 
 
-def _collect(m: Machine, kind: Callable[[list[Any]], Any]) -> None:
+def _collect(m: Machine, kind: type[list[Any]] | type[tuple[Any, ...]]) -> None:
     items = m.pop_mark()
     m.push(kind(items), COST_CONTAINER + COST_ITEM * len(items))
 
@@ -210,19 +210,22 @@ def _tuple(m: Machine, n: int) -> None:
     m.push(items, COST_CONTAINER)
 
 
-def _dictionary(items: list[Any]) -> Dictionary:
-    return Dictionary(zip(items[::2], items[1::2], strict=True))
-
-
 def _put(m: Machine, target: Any, items: list[Any]) -> None:
     m.spend(4 * COST_ITEM * len(items))
+    pairs = zip(items[::2], items[1::2], strict=True)
     if isinstance(target, Node):
         target.entries = Dictionary() if target.entries is None else target.entries
-        target.entries.put(zip(items[::2], items[1::2], strict=True))
+        target.entries.put(pairs)
     elif isinstance(target, Dictionary):
-        target.put(zip(items[::2], items[1::2], strict=True))
+        target.put(pairs)
     else:
         m.alarms.changes(target, items)
+
+
+def _dictionary(m: Machine) -> None:
+    items = m.pop_mark()
+    m.push(Dictionary(), COST_CONTAINER)
+    _put(m, m.top, items)
 
 
 def _extend(m: Machine, target: Any, items: list[Any]) -> None:
@@ -379,7 +382,7 @@ _OPCODES: dict[bytes, Callable[[Machine], object]] = {
     b"(": _mark,
     b"t": lambda m: _collect(m, tuple),
     b"l": lambda m: _collect(m, list),
-    b"d": lambda m: _collect(m, _dictionary),
+    b"d": _dictionary,
     b"\x91": lambda m: _collect(m, list),
     b"\x85": lambda m: _tuple(m, 1),
     b"\x86": lambda m: _tuple(m, 2),
