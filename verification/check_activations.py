@@ -162,7 +162,7 @@ def _named(output: Any, path: str) -> list[tuple[str, Tensor]]:
     if isinstance(output, list | tuple):
         parts = [(f"{path}[{index}]" if index else path, value) for index, value in enumerate(output)]
         return [one for name, value in parts for one in _named(value, name)]
-    return [(f"{path}.{key}", value) for key, value in getattr(output, "__dict__", {}).items()
+    return [(f"{path}[{key}]", value) for key, value in getattr(output, "__dict__", {}).items()
             if isinstance(value, Tensor) and not isinstance(output, nn.Module)]  # fmt: skip
 
 

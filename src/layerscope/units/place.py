@@ -122,9 +122,8 @@ def _split(model: nn.Module, layer: str) -> tuple[str, str, int]:
     if not (colon and call.isdigit()):
         name, call = layer, "0"
     paths = list(modules_of(model))
-    matching = [path for path in paths if name == path or name.startswith((f"{path}[", f"{path}."))]
-    path = max(matching, key=len, default=None)
-    if path is None or (name != path and name[len(path)] == "." and any(p.startswith(f"{path}.") for p in paths)):
+    path = max((path for path in paths if name == path or name.startswith(f"{path}[")), key=len, default=None)
+    if path is None:
         raise NoMatch(f"no layer {name!r}{nearest(name, paths)}")
     return path, name[len(path) :], int(call)
 
