@@ -62,6 +62,12 @@ MANY = {
     "globals": b"ca\nb\n" * 2000,
     "objects": CLASS + b"q\x00" + b"h\x00)\x81" * 2000,
     "objects of one item": CLASS + b"q\x00" + b"h\x00)\x81Na" * 2000,
+    "ordered dictionaries": (
+        b"ccollections\nOrderedDict\nq\x00("
+        + b"".join(b"M%b\x85N\x86" % n.to_bytes(2, "little") for n in range(500))
+        + b"lq\x01"
+        + b"h\x00h\x01\x85R" * 100
+    ),
     "objects of one entry": CLASS + b"q\x00" + b"h\x00)\x81h\x00Ns" * 2000,
 }
 

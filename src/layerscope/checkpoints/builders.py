@@ -226,7 +226,7 @@ def _typed_storage(m: Machine, arguments: Arguments) -> Any:
 def _mapping(m: Machine, arguments: Arguments) -> Dictionary:
     pairs = arguments[-1] if arguments and isinstance(arguments[-1], (list, tuple, dict)) else ()
     pairs = list(pairs.items()) if isinstance(pairs, dict) else pairs
-    m.spend(4 * COST_ITEM * len(pairs))
+    m.spend(8 * COST_ITEM * len(pairs))
     return Dictionary((pair[0], pair[1]) for pair in pairs)
 
 
