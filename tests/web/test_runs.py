@@ -227,7 +227,7 @@ def test_two_steps_are_compared(live, training):
 def test_an_event_leads_to_its_layer_channel_and_step(live):
     page = live("#layer=4", "4|0@5")
     page.locator("#events summary").click()
-    expect(page.locator("#events summary")).to_contain_text("1 event")
+    expect(page.locator("#events summary")).to_have_text("1 event")
     page.locator("#events button", has_text="step 4: 1 (after 0) lost 1 of 6 channels").click()
     at(page, "1|0@4")
     expect(page.locator("#crumbs")).to_contain_text("channel 2")

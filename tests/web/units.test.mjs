@@ -9,6 +9,7 @@ const GIVEN = process.env.LAYERSCOPE_WEB;
 const WEB = new URL(GIVEN ?? "../../src/layerscope/web/", import.meta.url);
 const load = (name) => import(new URL(name, WEB).href);
 const { binned, countWithin, countsOf, difference, mipOf, parseBlock, peakOf, spanOf, valueAt } = await load("block.js");
+const { sceneOf } = await load("scene.js");
 const { around, colourTable, hatch, stepsOf } = await load("colour.js");
 const { formatHash, HOME, linkOf, parseHash } = await load("hash.js");
 const { dims, num, percent, shortName } = await load("dom.js");
@@ -329,4 +330,18 @@ test("modules can be laid end to end: no name twice, no default export, nothing 
       names.set(name, file);
     }
   }
+});
+
+test("a counter does not stretch the range of A - B", () => {
+  const side = (name) => ({ id: 0, key: "a", path: "a", call: 0, side: name, type: "kernel", shape: [2, 1, 2, 2], layout: "OIHW",
+    dtype: "float32", note: "", dead: [], channels: 2, maps: [{ c: 2, h: 2, w: 2, reduced: 1 }], total: { min: -3, max: 5 }, histogram: null });
+  const pair = (name, shape, gap) => ({ name, shape_a: shape, shape_b: shape, status: "changed", max_abs: gap, mean_abs: gap, cosine: 1 });
+  const block = (codes) => parseBlock(packed(2, 2, 2, [[0, 1], [-1, 1]], codes));
+  const kernel = pair("a", [2, 1, 2, 2], 0.3),
+    row = { key: "a", path: "a", a: side("a"), b: side("b"), pair: kernel, how: "name" },
+    shown = { id: "x", row, image: 0, a: block([0, 10, 254, 254, 127, 0, 254, 127]), b: block([5, 10, 200, 254, 127, 0, 254, 100]) };
+  const index = { kind: "compare", pairs: [kernel, pair("counter", [], 1000)], layers: [row.a, row.b], pictures: [], stages: [], findings: [], notes: [], live: null };
+  const state = { index, rows: [row], tensors: [], layer: "a", shown, range: "network", map: "", sort: "index", mode: "diff", brush: null,
+    profile: null, image: 0, channel: -1, query: "" };
+  assert.deepEqual(sceneOf(state).panes[0].colours.bounds(0), [-0.3, 0.3]);
 });

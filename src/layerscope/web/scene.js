@@ -86,7 +86,8 @@ export function scopeOf(state, tiles) {
 
 /** @param {State} state @param {Tiles} diff @returns {Pane} */
 function diffPane(state, diff) {
-  const gaps = indexNow(state).pairs.map((pair) => pair.max_abs ?? 0),
+  // Not of single numbers: a counter of batches would leave every kernel white.
+  const gaps = indexNow(state).pairs.map((pair) => (pair.shape_a?.length && pair.max_abs) || 0),
     most = gaps.reduce((high, gap) => Math.max(high, gap), 0),
     colours = coloursOf(scopeOf(state, diff), "diverging", [diff], most ? [-most, most] : [NaN, NaN]);
   return { side: "diff", tiles: diff, order: orderOf(diff, state.sort, diff.block), colours };

@@ -102,7 +102,7 @@ export function setUpSteps(store, source, loader, showLayer) {
     if (name) scalar.value = name;
     fill(other, ...[-1, ...run.steps].map((step) => h("option", { value: step }, step < 0 ? "compare…" : `with step ${step}`)));
     byId("events").hidden = !run.events.length && !run.notes.length;
-    fill(said, `${run.events.length} events${run.notes.length ? ", notes" : ""}`);
+    fill(said, `${run.events.length} event${run.events.length === 1 ? "" : "s"}${run.notes.length ? ", notes" : ""}`);
     fill(list, ...run.notes.map((note) => h("li", note)),
       ...run.events.map((event) => h("li", h("button", { onclick: () => seek(event) }, `step ${event.step}: ${event.text}`))));
     say();
