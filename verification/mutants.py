@@ -38,7 +38,7 @@ RECORD = "tests/test_record_mutants.py tests/survey/test_record.py tests/test_re
 TORCH = (
     "tests/checkpoints/test_mutants.py tests/checkpoints/test_torch_files.py tests/checkpoints/test_door.py "
     "tests/checkpoints/test_pickles.py tests/checkpoints/test_bounds.py tests/checkpoints/test_pickle_machine.py "
-    "tests/checkpoints/test_pickle_limits.py"
+    "tests/checkpoints/test_pickle_limits.py tests/checkpoints/test_archive.py"
 )
 OTHERS = "tests/checkpoints/test_mutants.py tests/checkpoints/test_{0}.py tests/checkpoints/test_door.py"
 SURVEY = (
