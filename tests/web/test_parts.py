@@ -271,3 +271,12 @@ def test_a_tab_that_found_the_server_full_hears_of_news_later(open_page, photo, 
         expect(page.locator("#input-name")).to_have_text("new.png")
         assert len(tries) == 2
         page.close()
+
+
+def test_a_counter_says_what_both_checkpoints_have(open_page, tmp_path):
+    for name, count in (("a.pth", 7), ("b.pth", 9)):
+        torch.save({"bn.num_batches_tracked": torch.tensor(count)}, tmp_path / name)
+    record = layerscope.compare(tmp_path / "a.pth", tmp_path / "b.pth")
+    with serving(record) as (url, _):
+        page = open_page(f"{url}#layer=bn.num_batches_tracked")
+        expect(page.locator("#plain")).to_contain_text("A counter: 7 batches | 9 batches.")

@@ -28,7 +28,7 @@ export function setUpPlain(store) {
 function whyPlain(row, index) {
   const layer = row.a ?? row.b;
   if (layer && index.left_out.includes(layer.key)) return "The maps of this layer were left out of the file, to keep it small; its statistics are inside.";
-  if (layer?.type === "counter") return `A counter: ${layer.note || "one number"}.`;
+  if (layer?.type === "counter") return `A counter: ${[row.a, row.b].flatMap((side) => side ? side.note || "one number" : []).join(" | ")}.`;
   if (index.at) return `A run keeps its ${layer?.histogram ? "distribution" : "statistics"}, and no picture.`;
   if (layer?.histogram) return "One number a channel: its distribution.";
   return "No picture of this one in the record.";
