@@ -251,6 +251,17 @@ def test_escape_closes_the_search_whatever_was_typed(open_page, served):
     drawn(page, "stem.relu|0")
 
 
+def test_a_key_right_behind_the_search_is_the_pages_own(open_page, served):
+    page = open_page(served)
+    page.keyboard.press("Control+k")
+    page.evaluate("""() => {  // within one task, so that no frame has taken the focus from the hidden field
+      for (const key of ["Escape", "j"]) {
+        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+      }
+    }""")
+    drawn(page, "stem.relu|0")
+
+
 def test_a_tab_that_found_the_server_full_hears_of_news_later(open_page, photo, tmp_path):
     with viewing(tiny(), [photo]) as viewer:
         assert Tab(viewer).until("ready", "failed")["state"] == "ready"

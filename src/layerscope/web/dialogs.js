@@ -38,8 +38,12 @@ export function setUpSearch(store) {
     input.setAttribute("aria-activedescendant", found.length ? `found-${at}` : "");
     list.children[at]?.scrollIntoView({ block: "nearest" });
   };
-  const go = (/** @type {number} */ n) => {
+  const close = () => {
+    input.blur(); // a field that is hidden keeps the focus until the next frame, and would take the next key
     dialog.close();
+  };
+  const go = (/** @type {number} */ n) => {
+    close();
     if (found[n]) store.set(found[n].patch);
   };
   on(input, "input", () => {
@@ -51,7 +55,7 @@ export function setUpSearch(store) {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (by && found.length) at = (at + by + found.length) % found.length;
     else if (event.key === "Enter") return event.preventDefault(), go(at);
-    else if (event.key === "Escape") return dialog.close(); // not the field's own key, which would only empty it
+    else if (event.key === "Escape") return close(); // not the field's own key, which would only empty it
     else return;
     event.preventDefault();
     show();
