@@ -11,6 +11,9 @@ import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
 
+PATIENCE_MS = 30_000
+"""How long a page may take to show what it will: a busy machine is slow, and no test is about time."""
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,8 +27,9 @@ ARGUMENTS = [
 @contextmanager
 def browser_of(path: str = "/usr/bin/chromium") -> Iterator[Any]:
     """A running browser."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:
