@@ -127,13 +127,18 @@ def test_two_networks_on_one_image_and_then_on_another(code, photo, tmp_path):
         tab = Tab(viewer)
         assert tab.until("ready", "failed")["state"] == "ready"
         index = tab.json("/api/index")
-        assert (index["kind"], index["live"]) == ("compare", {"image": True, "units": False})
+        assert (index["kind"], index["live"]) == ("compare", {"image": True, "units": True})
         assert {layer["side"] for layer in index["layers"]} == {"a", "b"}
         assert {"stem.weight", "features.0.weight"} <= set(index["kernels"])
         assert {layer["key"] for layer in tab.json("/api/kernels")["layers"]} >= {
             "a:stem.weight",
             "b:features.0.weight",
         }
+        for key in ("a:stem", "b:features.0"):
+            unit = tab.json(f"/api/unit/{key}/2/0?y=3&x=4")
+            assert unit["layer"] == key[2:]
+            assert unit["arithmetic"]["sum"] == pytest.approx(unit["value"], abs=1e-4)
+        assert tab.get("/api/unit/a:features.0/2/0?y=3&x=4").status == 404
         other = picture(tmp_path / "other.png", 30, 60, seed=5).read_bytes()
         before = tab.get("/api/block/0/0").body
         assert tab.ask("POST", "/api/image?name=other.png", other).status == 200

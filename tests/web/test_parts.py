@@ -232,6 +232,16 @@ def test_two_networks_at_work_and_another_image(open_page, photo, tmp_path):
     with at_work(open_page, tiny(0), photo, "#layer=0", against=tiny(1)) as page:
         assert page.locator("#sheet-b").is_visible()
         expect(page.locator("#subject")).to_contain_text("tiny1")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        expect(page.locator(".unit .result strong")).to_have_count(2)
+        shown = [parsed(one) for one in page.locator(".unit .result strong").all_inner_texts()]
+        y, x = (int(one) for one in re.findall(r"\d+", page.locator(".readouts .at").inner_text())[:2])
+        for seed, value, side in zip((0, 1), shown, "AB", strict=True):
+            unit = layerscope.units.look(tiny(seed), photo, "0", 0, (y, x))
+            assert value == pytest.approx(unit.value, rel=1e-4)
+            expect(page.locator(".unit")).to_contain_text(f"how it came about in {side}")
+        assert [parsed(one[2:]) for one in page.locator(".readouts strong").inner_text().split("\n")] == shown
         page.keyboard.press("w")
         drawn(page, "0.weight|0")
         assert page.locator("#sheet-b").is_visible()

@@ -68,7 +68,7 @@ class Live:
     ) -> None:
         self.images = list(images)
         #: what the page may ask for beyond the record
-        self.can = {"image": True, "units": len(given) == 1}
+        self.can = {"image": True, "units": True}
         #: names of the tensors that have a picture
         self.kernel_names: list[str] = []
         self._given, self._session, self._worker, self._warn, self._opener = given, session, worker, warn, opener
@@ -76,7 +76,7 @@ class Live:
         self._kernels: Record | None = None
         self._kept = Kept()
         self._attention: tuple[tuple[str, int], NDArray[np.float32]] | None = None
-        self._looker: tuple[int, Looker] | None = None
+        self._lookers: dict[tuple[str, int], Looker] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-")
         self._count = itertools.count()
 
@@ -111,9 +111,11 @@ class Live:
 
         def make() -> bytes:
             position = _position(entry, at)
-            if self._looker is None or self._looker[0] != image:
-                self._looker = image, units.Looker(network, self.images[image])
-            return wire.dumps(self._looker[1].look(key, channel, position, gradient=False).to_json())
+            if (asked := (entry.side, image)) not in self._lookers:
+                # Of one image at a time: a looker holds what every layer gave.
+                self._lookers = {kept: one for kept, one in self._lookers.items() if kept[1] == image}
+                self._lookers[asked] = units.Looker(network, self.images[image])
+            return wire.dumps(self._lookers[asked].look(entry.site.key, channel, position, gradient=False).to_json())
 
         return self._kept.get((key, channel, image, at), make)
 
@@ -189,7 +191,7 @@ class Live:
             record = features(self._networks[0], images, progress=progress, attention=True)
         self.images = images
         self._kept.clear()
-        self._attention = self._looker = None
+        self._attention, self._lookers = None, {}
         self._session.show(record)
         self._session.tell("ready")
 

@@ -1,7 +1,7 @@
 // The right side: one channel, large, with its numbers; without a channel the layer as a whole.
 
 import { binned, peakOf, valueAt } from "./block.js";
-import { axisEnds, byId, clamp, cleared, count, dims, fill, framed, h, num, percent, quiet } from "./dom.js";
+import { axisEnds, byId, clamp, cleared, count, dims, fill, framed, h, num, percent, quiet, sameSpot } from "./dom.js";
 import { channelMeaning, channelQuantiles, channelSpread } from "./examples.js";
 import { drawBins, figures } from "./histogram.js";
 import { channelSpan, coloursOf } from "./ranges.js";
@@ -177,10 +177,13 @@ export class ChannelPane {
     this.maps.forEach((map) => map.draw(spot));
     const at = spotName(tiles, scene.shown.image, spot.y, spot.x),
       both = scene.a && scene.b && channel < scene.b.count && channel < scene.a.count;
+    const read = (/** @type {Tiles} */ side) => {
+      const exact = what === "chosen" && look?.find((one) => one.side === side.layer.side)?.value; // the map keeps 8 bits
+      return exact == null || exact === false ? readout(side, { tile: channel, ...inside(side, tiles, spot) }) : num(exact, 5);
+    };
     const values = both && scene.mode !== "one"
-      ? /** @type {[string, Tiles][]} */ ([["A", scene.a], ["B", scene.b]]).map(([name, side]) => `${name} ${readout(side, { tile: channel, ...inside(side, tiles, spot) })}`).join("\n")
-      : what === "chosen" && look && !look.error ? num(look.value, 5) // as the network made it; the map keeps 8 bits
-        : readout(tiles, { tile: channel, ...spot });
+      ? /** @type {[string, Tiles][]} */ ([["A", scene.a], ["B", scene.b]]).map(([name, side]) => `${name} ${read(side)}`).join("\n")
+      : read(tiles);
     const said = tiles.strip ? this.className(channel) : what,
       two = values.includes("\n");
     fill(this.said, h("span.at", `${at || "value"}${two ? ` ${said}:\n` : " = "}`), h("strong", values), quiet(two ? "" : ` ${said}`));
@@ -239,7 +242,7 @@ function short(numbers) {
 
 /** A point of one sheet on a map of another size. @param {Tiles} tiles @param {Tiles} from @param {Place} spot */
 function inside(tiles, from, { y, x }) {
-  return { y: Math.floor(((y + 0.5) * tiles.block.h) / from.block.h), x: Math.floor(((x + 0.5) * tiles.block.w) / from.block.w) };
+  return { y: sameSpot(y, from.block.h, tiles.block.h), x: sameSpot(x, from.block.w, tiles.block.w) };
 }
 
 /** @param {Pair} pair */

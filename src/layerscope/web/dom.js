@@ -166,6 +166,11 @@ export function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
 }
 
+/** A row or column among `from`, where it lies among `to`. @param {number} at @param {number} from @param {number} to */
+export function sameSpot(at, from, to) {
+  return Math.floor(((at + 0.5) * to) / from);
+}
+
 /** A bar of this share of its room. @param {string} kind @param {number} share */
 export function bar(kind, share) {
   const part = h("span");

@@ -4,7 +4,7 @@ import { ChannelPane } from "./channel.js";
 import { Controls, applyTheme, firstTheme, topBar } from "./controls.js";
 import { setUpHelp, setUpSearch } from "./dialogs.js";
 import { parseBlock } from "./block.js";
-import { byId, clicked, framed, saidOf, shortName } from "./dom.js";
+import { byId, clicked, framed, sameSpot, saidOf, shortName } from "./dom.js";
 import { Examples } from "./examples.js";
 import { HOME, formatHash, linkOf, parseHash } from "./hash.js";
 import { LayerHistogram } from "./histogram.js";
@@ -183,18 +183,19 @@ function followUnit(store, source) {
 async function askUnit(store, source) {
   const { state } = store,
     { rows, layer, channel, y, x, image } = state,
-    asked = rows.find((row) => row.key === layer)?.a;
-  if (!asked || channel < 0 || asked.type === "attention") return;
+    row = rows.find((one) => one.key === layer),
+    asked = [row?.a, row?.b].filter((one) => one && one.type !== "attention" && channel < (one.maps[image]?.c ?? 0)),
+    first = asked[0]?.maps[image];
+  if (!first || channel < 0) return;
   const asking = () => [state.layer, state.channel, state.y, state.x, state.image].join(),
     before = asking(),
     still = () => asking() === before;
-  try {
-    const vector = asked.maps[image]?.h === 1 && asked.maps[image]?.w === 1,
-      look = await source.unit(asked, channel, image, vector ? [] : [y, x]);
-    if (still()) store.set({ look });
-  } catch (error) {
-    if (still()) store.set({ look: { error: saidOf(error) } });
-  }
+  const look = await Promise.all(/** @type {Layer[]} */ (asked).map(async (one) => {
+    const { h, w } = one.maps[image],
+      at = h === 1 && w === 1 ? [] : [sameSpot(y, first.h, h), sameSpot(x, first.w, w)];
+    return { side: one.side, ...(await source.unit(one, channel, image, at).catch((error) => ({ error: saidOf(error) }))) };
+  }));
+  if (still()) store.set({ look });
 }
 
 /** @param {Store} store */

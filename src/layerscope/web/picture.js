@@ -90,7 +90,7 @@ export class InputPane {
         block = scene?.panes[0].tiles.block;
       return profile && example && block && this.picture ? cropOf(profile, example, block.h, block.w, this.picture.height, this.picture.width).field : null;
     }
-    const box = this.state.look?.receptive_field?.box;
+    const box = this.state.look?.[0].receptive_field?.box;
     if (!box || box.length !== 2) return null;
     return [box[1][0], box[0][0], box[1][1], box[0][1]];
   }

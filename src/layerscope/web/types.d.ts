@@ -212,8 +212,8 @@ interface State extends Link {
   trouble: string;
   /** of the layer */
   bins: Bins | null;
-  /** how a unit came about, where there is a live network */
-  look: any;
+  /** how a unit came about, where there is a live network; of both in a comparison */
+  look: any[] | null;
   /** the live network's tensors, once they were asked for */
   kernels: Index | null;
   tensors: Row[];

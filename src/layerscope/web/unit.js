@@ -22,23 +22,17 @@ export class UnitPane {
       hint = (/** @type {(Node|string)[]} */ ...parts) => fill(this.element, h("p.muted.hint", ...parts));
     if (!index || !layer?.layout.includes("N") || query === "tokens") fill(this.element);
     else if (layer.type === "attention") hint(`Head ${channel}: softmax of query × key. ${index.live ? "Click a patch, then its place above: what each head attends to from there." : ""}`);
-    else if (!index.live?.units) hint(whyNot(index));
+    else if (!index.live?.units) hint(`This is a record: the receptive field and the sum behind a value need the live network, layerscope view NETWORK IMAGE${index.kind === "compare" ? " --against OTHER" : ""}.`);
     else if (y < 0) hint("Click a value of the map, or press Enter, to see how it came about.");
     else if (!look) hint("the network computes it… ", h("progress", { "aria-label": "computing" }));
-    else fill(this.element, ...(look.error ? [h("p.note.finding", look.error)] : lookParts(look)));
+    else fill(this.element, ...look.flatMap((one) => one.error ? [h("p.note.finding", one.error)] : lookParts(one)));
   }
-}
-
-/** @param {Index} index */
-function whyNot(index) {
-  if (index.kind === "compare") return "The arithmetic of a value needs one live network.";
-  return "This is a record: the receptive field and the sum behind a value need the live network, layerscope view NETWORK IMAGE.";
 }
 
 /** @param {any} look @returns {HTMLElement[]} */
 function lookParts(look) {
-  const { receptive_field: field, arithmetic } = look,
-    parts = [h("h3", "how it came about")];
+  const { receptive_field: field, arithmetic, side } = look,
+    parts = [h("h3", side ? { "data-side": side } : {}, `how it came about${side && ` in ${side.toUpperCase()}`}`)];
   if (field) {
     const size = field.size.join(" × "),
       names = ["rows", "columns"].slice(-field.box.length),
