@@ -1,10 +1,11 @@
 """What a watched training costs: CPU time, interleaved in one process, medians of ratios.
 
-python benchmarks/bench_watch.py [--repeats 9] [--threads 1] [--peers]
+python benchmarks/bench_watch.py [--repeats 15] [--threads 1] [--peers]
 
 First all tensors of ResNet-34 into TensorBoard, ours against `SummaryWriter.add_histogram`, with the sizes of the
 files. Then training steps of ResNet-34 at batch 8 and 64 px with Adam, plain and watched in turn, each pair of steps
-divided by the plain pair before it. `--peers`: `wandb.watch` as well, offline, if it is installed.
+divided by the mean of the plain pairs before and after it; `nothing` is a plain pair as well, and says how far noise
+goes. `--peers`: `wandb.watch` as well, offline, if it is installed.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def variants(folder: str, peers: bool) -> dict[str, Callable[[nn.Module], Abstra
         return lambda model: layerscope.watch(model, f"{folder}/{next(number)}", graph=False, **options)
 
     found = {
+        "nothing": lambda model: nullcontext(),
         "not chosen, gradients tested": watched(every=lambda step: False),
         "not chosen, nan_every=0": watched(every=lambda step: False, nan_every=0),
         "chosen: weights and gradients": watched(every=1, activations=False, updates=False),
@@ -133,10 +135,12 @@ def training(model: nn.Module, repeats: int, peers: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         makes = variants(folder, peers)
         ratios: dict[str, list[float]] = {name: [] for name in makes}
+        before = pair(nullcontext())
         for _ in range(repeats):
             for name, make in makes.items():
-                plain = pair(nullcontext())
-                ratios[name].append(pair(make(model)) / plain)
+                watched, after = pair(make(model)), pair(nullcontext())
+                ratios[name].append(2 * watched / (before + after))
+                before = after
     found = {name: statistics.median(one) for name, one in ratios.items()}
     found["every=100, all of it: (99 not chosen + 1 chosen) / 100"] = (
         99 * found["not chosen, gradients tested"] + found["chosen: and a probe of 4 images"]
@@ -149,7 +153,7 @@ def training(model: nn.Module, repeats: int, peers: bool) -> None:
 def main() -> None:
     """Print two Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import layerscope
 from layerscope.errors import OutputError, RecordError
 from layerscope.record import Record
+from layerscope.recordfile import body_of
 
 
 def plain(value):
@@ -84,6 +85,25 @@ def rewritten(path, change):
     change(body)
     save_file(load_file(path), path, metadata={"layerscope": json.dumps(body)})
     return path
+
+
+def test_a_record_of_schema_1_has_an_array_for_every_total(saved):
+    record, path = saved
+    arrays = load_file(path)
+    table = {name: arrays.pop(f"totals.{name}") for name in ("floats", "counts")}
+    for at in range(len(record)):
+        arrays |= {f"{at}.total.{name}": np.ascontiguousarray(all_[:, at : at + 1]) for name, all_ in table.items()}
+    save_file(arrays, path, metadata={"layerscope": json.dumps(body_of(record, {}))})
+
+    def older(body):
+        body["schema"] = 1
+        for at, entry in enumerate(body["entries"]):
+            entry["total"] = f"{at}.total"
+
+    found = layerscope.load(rewritten(path, older))
+    for entry in record:
+        assert entry.total is not None
+        np.testing.assert_equal(found[entry.key].total, entry.total)
 
 
 def drop(body):

@@ -42,6 +42,11 @@ def _integer(value: Any, where: str) -> None:
         raise _lie(where, "a whole number")
 
 
+def _place(value: Any, where: str) -> None:
+    if not isinstance(value, str):
+        _whole(value, where)
+
+
 def _number(value: Any, where: str) -> None:
     if type(value) is not float:
         _integer(value, where)
@@ -148,7 +153,7 @@ _ENTRY = _table(
         "side": _text,
         "note": _text,
         "columns": _maybe(_text),
-        "total": _maybe(_text),
+        "total": _maybe(_place),
         "histogram": _flag,
         "maps": _many(_table({"codes": _text, "range": _text, "reduced": _whole})),
     },

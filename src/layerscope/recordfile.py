@@ -29,8 +29,10 @@ from layerscope.text import printable
 
 __all__ = ["SCHEMA", "body_of", "load", "save"]
 
-#: raised when a file of an older layerscope could be misread
-SCHEMA = 1
+#: raised when an older layerscope could not read a file, or would misread it
+SCHEMA = 2
+#: where the statistics of all tensors as a whole are: hundreds of arrays of one column would take longer than the rest
+_TOTALS = "totals"
 
 
 def save(record: Record, path: str | os.PathLike[str]) -> Path:
@@ -56,6 +58,14 @@ def body_of(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
         put(f"{name}.counts", counts)
         return name
 
+    totals: list[Columns] = []
+
+    def total(value: Columns | None) -> int | None:
+        if value is None:
+            return None
+        totals.append(value)
+        return len(totals) - 1
+
     def entry(number: int, value: Entry) -> dict[str, Any]:
         name = str(number)
         if value.histogram:
@@ -71,7 +81,7 @@ def body_of(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
             "side": value.side,
             "note": value.note,
             "columns": columns(f"{name}.channels", value.columns),
-            "total": columns(f"{name}.total", value.total),
+            "total": total(value.total),
             "histogram": value.histogram is not None,
             "maps": [
                 {
@@ -88,12 +98,15 @@ def body_of(record: Record, arrays: dict[str, NDArray]) -> dict[str, Any]:
         put("similarity", value.value.astype(np.float32))
         return {"keys": value.keys, "minibatches": value.minibatches}
 
+    entries = [entry(number, value) for number, value in enumerate(record)]
+    if totals:
+        columns(_TOTALS, Columns(*(np.concatenate(field) for field in zip(*totals, strict=True))))
     return {
         "schema": SCHEMA,
         "kind": record.kind,
         "subject": record.subject,
         "subject_b": record.subject_b,
-        "entries": [entry(number, value) for number, value in enumerate(record)],
+        "entries": entries,
         "pictures": [
             {"name": picture.name, "pixels": put(f"picture.{number}", picture.pixels)}
             for number, picture in enumerate(record.pictures)
@@ -156,6 +169,15 @@ def _unpack(body: dict[str, Any], arrays: Arrays) -> Record:
         (mean, m2, low, high), (count, zeros, nan, inf) = arrays.statistics(name)
         return Columns(count=count, mean=mean, m2=m2, min=low, max=high, zeros=zeros, nan=nan, inf=inf)
 
+    totals = columns(_TOTALS) if any(type(one["total"]) is int for one in body["entries"]) else None
+
+    def total(at: int | str | None) -> Columns | None:
+        if at is None or isinstance(at, str):  # schema 1: arrays of its own
+            return columns(at)
+        if totals is None or at >= len(totals.count):
+            raise ValueError(f"{_TOTALS} has no column {at}")
+        return totals.take(np.s_[at : at + 1])
+
     def maps(packed: dict[str, Any]) -> Maps:
         shape, codes = arrays.later(packed["codes"])
         ends = arrays.read(packed["range"], "F32", 2)
@@ -176,7 +198,7 @@ def _unpack(body: dict[str, Any], arrays: Arrays) -> Record:
             shape=tuple(packed["shape"]),
             dtype=packed["dtype"],
             columns=columns(packed["columns"]),
-            whole=columns(packed["total"]),
+            whole=total(packed["total"]),
             histogram=histogram(number) if packed["histogram"] else None,
             maps=[maps(one) for one in packed["maps"]],
             side=packed["side"],

@@ -210,11 +210,13 @@ def _map(function: Callable[..., Array], *columns: Columns) -> Columns:
 
 
 def _join(parts: Sequence[Columns]) -> Columns:
+    if len(parts) == 1:  # most tensors are one piece
+        return parts[0]
     return _map(lambda *fields: np.concatenate(fields), *parts)
 
 
 def _whole(columns: Columns) -> Columns:
-    return _map(np.atleast_1d, total(columns))
+    return columns if columns.count.shape == (1,) else _map(np.atleast_1d, total(columns))
 
 
 def _rows(columns: Columns, rows: int | None) -> Columns | None:

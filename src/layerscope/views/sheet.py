@@ -6,7 +6,7 @@ Palette images are a quarter of the size of RGB and far quicker to encode, and a
 from __future__ import annotations
 
 import io
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ PAPER, FRAME, LINE, BAR, HATCH_A, HATCH_B = 248, 249, 250, 251, 252, 253
 _PAPER = (17, 19, 24)
 #: more fit on no line, and to measure a name of a million takes a minute
 _MOST_LETTERS = 1000
+#: letters of a text that is drawn once and kept
+_LABEL = 6
 _COLORS = {
     INK: (236, 239, 244),
     MUTED: (150, 160, 175),
@@ -61,7 +63,24 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def measure(text: str, size: int) -> int:
     """Width of a text in pixels."""
+    if len(text) <= _LABEL:
+        return _label(text, size).shape[1] - 2
     return round(_font(size).getlength(text[:_MOST_LETTERS]))
+
+
+def _strokes(text: str, size: int) -> NDArray[np.uint8]:
+    """How much ink there is, 0 to 7, (height, width)."""
+    font = _font(size)
+    mask = Image.new("L", (round(font.getlength(text)) + 2, round(size * 1.35)))
+    if text:
+        ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)
+    return ((np.asarray(mask).astype(np.uint16) * 7 + 127) // 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=8192)
+def _label(text: str, size: int) -> NDArray[np.uint8]:
+    """The same of a short one, kept: channels have the same numbers on every sheet."""
+    return _strokes(text, size)
 
 
 class Sheet:
@@ -79,17 +98,11 @@ class Sheet:
             while text and measure(text + "...", size) > room:
                 text = text[: -max(1, len(text) // 16)]
             text += "..."
-        font = _font(size)
-        mask = Image.new("L", (measure(text, size) + 2, round(size * 1.35)))
-        if text:
-            ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)
-        self._stamp(x, y, np.asarray(mask), ink)
-        return mask.width
-
-    def _stamp(self, x: int, y: int, mask: NDArray[np.uint8], ink: int) -> None:
-        area = self.pixels[y : y + mask.shape[0], x : x + mask.shape[1]]
-        strength = (mask[: area.shape[0], : area.shape[1]].astype(np.uint16) * 7 + 127) // 255
-        area[strength > 0] = (ink + strength[strength > 0]).astype(np.uint8)
+        strokes = (_label if len(text) <= _LABEL else _strokes)(text, size)
+        area = self.pixels[y : y + strokes.shape[0], x : x + strokes.shape[1]]
+        seen = strokes[: area.shape[0], : area.shape[1]]
+        np.copyto(area, seen + np.uint8(ink), where=seen > 0)
+        return strokes.shape[1]
 
     def paste(self, x: int, y: int, indices: NDArray[np.uint8]) -> None:
         """Lay a block of indices at (x, y)."""

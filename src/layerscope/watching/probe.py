@@ -93,25 +93,27 @@ def _bytes(entries: list[Entry], factor: int) -> int:
     return sum(channels * -(-height // factor) * -(-width // factor) for channels, height, width in shapes)
 
 
-def _sums(planes: NDArray[np.uint32], factor: int) -> NDArray[np.uint32]:
-    """Sums of factor x factor blocks. (C, h, w) -> (C, h / factor, w / factor)
+def _sums(planes: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Sums of factor x factor blocks, the last ones filled up with their neighbours. (C, h, w) -> (C, rows, cols)
 
-    Line by line: numpy's reduction over two short axes takes ten times as long.
+    Line by line: numpy's reduction over two short axes takes ten times as long, and its `pad` twice.
     """
-    lines = sum(planes[:, at::factor] for at in range(1, factor)) + planes[:, ::factor]
+    channels, height, width = planes.shape
+    rows, cols = -(-height // factor), -(-width // factor)
+    filled = np.empty((channels, rows * factor, cols * factor), np.uint16 if factor <= 16 else np.uint32)
+    filled[:, :height, :width] = planes
+    filled[:, height:, :width] = planes[:, -1:]
+    filled[:, :, width:] = filled[:, :, width - 1 : width]
+    lines = sum(filled[:, at::factor] for at in range(1, factor)) + filled[:, ::factor]
     return sum(lines[:, :, at::factor] for at in range(1, factor)) + lines[:, :, ::factor]
 
 
 def _reduced(maps: Maps, factor: int) -> Maps:
     """Means of factor x factor codes, the last rows and columns filled up with their neighbours: codes are linear."""
-    channels, height, width = maps.shape
-    if factor == 1 or (height == width == 1):
+    if factor == 1 or maps.shape[1:] == (1, 1):
         return maps
-    rows, cols = -(-height // factor), -(-width // factor)
-    rest = ((0, 0), (0, rows * factor - height), (0, cols * factor - width))
-    codes = np.pad(maps.codes, rest, mode="edge")
-    means = ((_sums(codes.astype(np.uint32), factor) + factor * factor // 2) // (factor * factor)).astype(np.uint8)
-    strange = codes == NONFINITE
+    means = ((_sums(maps.codes, factor) + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    strange = maps.codes == NONFINITE
     if strange.any():
-        means[_sums(strange.astype(np.uint32), factor) > 0] = NONFINITE
-    return Maps(maps.lo, maps.hi, (channels, rows, cols), means, maps.reduced * factor)
+        means[_sums(strange, factor) > 0] = NONFINITE
+    return Maps(maps.lo, maps.hi, means.shape, means, maps.reduced * factor)
