@@ -26,8 +26,9 @@ def number(value: float) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """1 tensor, 2 tensors, 1,024 tensors"""
-    return f"{count:,} {what}{'s' * (count != 1)}"
+    """1 tensor, 2 tensors, 1,024 tensors, 10 classes"""
+    plural = "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{'' if count == 1 else plural}"
 
 
 def shape(sizes: Sequence[int]) -> str:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
+from layerscope.text import counted
+
 __all__ = ["Identity", "digest", "identify", "signatures"]
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -44,7 +46,7 @@ class Identity:
 
     def __str__(self) -> str:
         name = f"{self.name}.{self.part}" if self.part else self.name
-        facts = [f"{self.classes} classes"] if self.classes else []
+        facts = [counted(self.classes, "class")] if self.classes else []
         facts.append("strict" if self.strict else f"{self.matched} of {self.total} tensors")
         if self.prefix:
             facts.append(f"names begin with {self.prefix!r}")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from layerscope.errors import ImageError
 from layerscope.images import open_image, upright
+from layerscope.text import counted
 
 __all__ = ["Items"]
 
@@ -46,7 +47,7 @@ class Items:
         if not classes and self._targets is not None:
             classes = [f"class {index}" for index in range(1 + max((_index(t) or 0 for t in self._targets), default=0))]
         self.classes = [str(name) for name in classes or []]
-        self.subject = f"{type(data).__name__} of {len(data)} images"
+        self.subject = f"{type(data).__name__} of {counted(len(data), 'image')}"
 
     def __len__(self) -> int:
         return len(self._data)

@@ -20,6 +20,7 @@ from PIL import Image
 from layerscope.errors import ImageError, UsageError
 from layerscope.images import find_images, idx_pairs, image_named, open_image, read_idx
 from layerscope.surveying.items import Items
+from layerscope.text import counted
 
 __all__ = ["Files", "Idx", "Source", "natural", "open_source"]
 
@@ -168,7 +169,7 @@ def open_source(images: Any) -> Source:
         return _on_disk(Path(images))
     if isinstance(images, list | tuple) and images and all(isinstance(one, str | os.PathLike) for one in images):
         files = find_images(images)
-        return Files(".", map(os.fsencode, files), None, [], f"{len(files)} images")
+        return Files(".", map(os.fsencode, files), None, [], counted(len(files), "image"))
     if hasattr(images, "__getitem__") and hasattr(images, "__len__"):
         if not len(images):
             raise ImageError("no image given; name at least one image file")

@@ -17,6 +17,7 @@ from layerscope.inspect import Progress, quiet, run
 from layerscope.networks.build import build, head_of, preprocessing_for, split_name
 from layerscope.networks.open import Network, open_network, transfer
 from layerscope.networks.preprocessing import Preprocessing
+from layerscope.text import counted
 from layerscope.training.data import Examples, find_examples
 from layerscope.training.keep import Best
 from layerscope.training.logs import Logs
@@ -159,12 +160,12 @@ def _check(
 
 def _tell(examples: Examples, say: Say) -> None:
     say(
-        f"{len(examples.classes)} classes: {len(examples.train)} images to learn from, "
+        f"{counted(len(examples.classes), 'class')}: {counted(len(examples.train), 'image')} to learn from, "
         f"{len(examples.held_out)} held out to validate"
     )
     if examples.broken:
         names = ", ".join(str(path) for path in examples.broken[:3]) + (", ..." if len(examples.broken) > 3 else "")
-        say(f"{len(examples.broken)} images cannot be read and are left out: {names}")
+        say(f"{counted(len(examples.broken), 'image')} cannot be read and will be left out: {names}")
 
 
 def _network(name: str, classes: list[str], size: int | None) -> Network:
