@@ -138,6 +138,8 @@ def test_two_networks_on_one_image_and_then_on_another(code, photo, tmp_path):
             unit = tab.json(f"/api/unit/{key}/2/0?y=3&x=4")
             assert unit["layer"] == key[2:]
             assert unit["arithmetic"]["sum"] == pytest.approx(unit["value"], abs=1e-4)
+            assert unit["notes"] == []
+        assert any(note.startswith("B: ") for note in index["notes"])
         assert tab.get("/api/unit/a:features.0/2/0?y=3&x=4").status == 404
         other = picture(tmp_path / "other.png", 30, 60, seed=5).read_bytes()
         before = tab.get("/api/block/0/0").body

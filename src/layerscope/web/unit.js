@@ -25,12 +25,18 @@ export class UnitPane {
     else if (!index.live?.units) hint(`This is a record: the receptive field and the sum behind a value need the live network, layerscope view NETWORK IMAGE${index.kind === "compare" ? " --against OTHER" : ""}.`);
     else if (y < 0) hint("Click a value of the map, or press Enter, to see how it came about.");
     else if (!look) hint("the network computes it… ", h("progress", { "aria-label": "computing" }));
-    else fill(this.element, ...look.flatMap((one) => one.error ? [h("p.note.finding", one.error)] : lookParts(one)));
+    else {
+      const rows = look.map((one) => (one.arithmetic?.kernel ? contributions(one.arithmetic) : [])),
+        most = mostOf(rows.flat());
+      fill(this.element, ...look.flatMap((one, n) => one.error ? [h("p.note.finding", one.error)] : lookParts(one, rows[n], most)));
+    }
   }
 }
 
-/** @param {any} look @returns {HTMLElement[]} */
-function lookParts(look) {
+/** @typedef {{name: string, patch: number[][], kernel: number[][], product: number[][], total: number}} Part of an input channel */
+
+/** @param {any} look @param {Part[]} rows @param {ReturnType<typeof mostOf>} most @returns {HTMLElement[]} */
+function lookParts(look, rows, most) {
   const { receptive_field: field, arithmetic, side } = look,
     parts = [h("h3", side ? { "data-side": side } : {}, `how it came about${side && ` in ${side.toUpperCase()}`}`)];
   if (field) {
@@ -39,21 +45,19 @@ function lookParts(look) {
       spans = field.box.map((/** @type {number[]} */ [first, last], /** @type {number} */ n) => `${names[n] ?? ""} ${first}…${last - 1}`).join(", ");
     parts.push(h("p", "It sees ", h("strong", `${size} pixels`), quiet(` of the input: ${spans}`)));
   }
-  if (arithmetic) parts.push(...sumParts(arithmetic));
+  if (arithmetic) parts.push(...sumParts(arithmetic, rows, most));
   for (const note of look.notes ?? []) parts.push(h("p.muted", note));
   return parts;
 }
 
-/** @param {any} sum @returns {HTMLElement[]} */
-function sumParts(sum) {
+/** @param {any} sum @param {Part[]} rows @param {ReturnType<typeof mostOf>} most @returns {HTMLElement[]} */
+function sumParts(sum, rows, most) {
   if (!sum.kernel) {
     const terms = Object.entries(sum.terms ?? {}).map(([name, value]) => h("div", h("dt", name), h("dd", num(/** @type {number} */ (value), 5))));
     return [h("p.formula", sum.formula), h("dl.figures", ...terms), resultLine(sum)];
   }
-  const rows = contributions(sum),
-    shown = rows.slice(0, MOST_ROWS),
+  const shown = rows.slice(0, MOST_ROWS),
     rest = rows.slice(MOST_ROWS).reduce((total, row) => total + row.total, 0),
-    most = { patch: largest(rows.map((row) => row.patch)), kernel: largest(rows.map((row) => row.kernel)), product: largest(rows.map((row) => row.product)) },
     table = colourTable("diverging"),
     header = h("div.sum-row.sum-head", { "aria-hidden": "true" }, h("span", "input"), h("span", "patch"), h("span"), h("span", "kernel"), h("span"), h("span", "products"), h("span", "sum"));
   const lines = shown.map((row) => h("div.sum-row",
@@ -90,7 +94,7 @@ function spelled(row) {
 /**
  * Input channels by the size of what they add.
  * @param {any} sum
- * @returns {{name: string, patch: number[][], kernel: number[][], product: number[][], total: number}[]}
+ * @returns {Part[]}
  */
 export function contributions(sum) {
   const vector = typeof sum.patch[0] === "number";
@@ -116,6 +120,11 @@ function plain(values) {
   }
   if (typeof values[0][0] === "number") return values;
   return values.flat();
+}
+
+/** The ends of the colours: the same for both networks of a comparison. @param {Part[]} rows */
+function mostOf(rows) {
+  return { patch: largest(rows.map((row) => row.patch)), kernel: largest(rows.map((row) => row.kernel)), product: largest(rows.map((row) => row.product)) };
 }
 
 /** @param {number[][][]} all */
