@@ -1,12 +1,12 @@
 """What surveying costs on top of the plain forward pass: a share of its images per CPU second, interleaved.
 
-python benchmarks/bench_survey.py [--photos FILE ...] [--chunks 6] [--batch 16] [--networks resnet34] [--threads 1]
+python benchmarks/bench_survey.py [--photos FILE ...] [--chunks 9] [--batch 16] [--networks resnet34] [--threads 1]
 
 Both sides decode the same JPEG files (cuts of real photos, 500 x 375, quality 90) and preprocess them. A chunk is 64
-images; a variant's state is taken and merged into the whole within the time of its chunk. In every chunk each batch is
-run plainly and then by every variant, whose time is divided into that of the plain passes. `first chunk`: nearly every
-image is among the best. `memory`: the peak of a process of its own with one variant, beyond that of one that runs
-the same two chunks plainly; medians of three.
+images; a variant's state is taken and merged into the whole within the time of its chunk. Each batch is run plainly and
+measured, in turn first, and the time of the plain passes of a chunk is divided by that of the others. `first chunk`:
+nearly every image is among the best. `memory`: the peak of a process of its own with one variant, beyond that of one
+that runs the same two chunks plainly; medians of five.
 """
 
 from __future__ import annotations
@@ -117,20 +117,19 @@ def see(meter: Meter, tensor: Tensor, numbers: range) -> None:
     meter.batch(tensor, numbers, [number * 7 % classes for number in numbers] if classes else None)
 
 
-def measure(network: Network, jpegs: list[bytes], chunks: int, size: int) -> dict[str, list[float]]:
-    """Shares of the plain pass by variant and chunk."""
-    meters = {name: (Meter(network, (), what), State.zero()) for name, what in variants(network, jpegs, size).items()}
-    shares: dict[str, list[float]] = {name: [] for name in meters}
+def measure(network: Network, jpegs: list[bytes], what: Measures, chunks: int, size: int) -> list[float]:
+    """Shares of the plain pass by chunk."""
+    meter, whole, shares = Meter(network, (), what), State.zero(), []
     for first in range(0, chunks * CHUNK, CHUNK):
-        base, spent = 0.0, dict.fromkeys(meters, 0.0)
-        for at in range(first, first + CHUNK, size):
-            base += cpu(lambda at=at: plain(network, decoded(network, jpegs, at, size)[0]))  # type: ignore[misc]
-            for name, (meter, _) in meters.items():
-                work = lambda m=meter, at=at: see(m, *decoded(network, jpegs, at, size))  # type: ignore[misc]  # noqa: E731
-                spent[name] += cpu(work)
-        for name, (meter, whole) in meters.items():
-            spent[name] += cpu(lambda m=meter, w=whole: w.merge(m.take()))  # type: ignore[misc]
-            shares[name].append(base / spent[name])
+        base = spent = 0.0
+        for number, at in enumerate(range(first, first + CHUNK, size)):
+            for measured in (number % 2 == 0, number % 2 == 1):  # whoever comes second finds the files in the cache
+                if measured:
+                    spent += cpu(lambda at=at: see(meter, *decoded(network, jpegs, at, size)))  # type: ignore[misc]
+                else:
+                    base += cpu(lambda at=at: plain(network, decoded(network, jpegs, at, size)[0]))  # type: ignore[misc]
+        spent += cpu(lambda: whole.merge(meter.take()))
+        shares.append(base / spent)
     return shares
 
 
@@ -151,7 +150,7 @@ def held(name: str, variant: str, jpegs: list[bytes], size: int) -> tuple[float,
     return peak(), whole.nbytes / 1e6
 
 
-def memory(name: str, variant: str, jpegs: list[bytes], size: int, times: int = 3) -> tuple[float, float]:
+def memory(name: str, variant: str, jpegs: list[bytes], size: int, times: int = 5) -> tuple[float, float]:
     """The median of some processes: one takes 50 MB more than another, as its allocator happens to find places."""
     found = []
     for _ in range(times):
@@ -164,7 +163,7 @@ def main() -> None:
     """Print a Markdown table for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", nargs="+", type=Path, default=[])
-    parser.add_argument("--chunks", type=int, default=6)
+    parser.add_argument("--chunks", type=int, default=9)
     parser.add_argument("--batch", type=int, default=16, choices=[8, 16, 32, 64])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="+", default=["resnet34"])
@@ -173,11 +172,11 @@ def main() -> None:
     jpegs = files(photos(options.photos), CHUNK * max(options.chunks, 2))
     for name in options.networks:
         network = Network(build(f"torchvision:{name}"), name)
-        shares = measure(network, jpegs, options.chunks, options.batch)
         print(f"\n| {name}, batch {options.batch} | share | first chunk | MB more | MB state |")
         print("| --- | --- | --- | --- | --- |")
         alone, _ = memory(name, "", jpegs, options.batch)
-        for column, found in shares.items():
+        for column, what in variants(network, jpegs, options.batch).items():
+            found = measure(network, jpegs, what, options.chunks, options.batch)
             most, state = memory(name, column, jpegs, options.batch)
             later = statistics.median(found[1:] or found)
             print(f"| {column} | {later:.3f} | {found[0]:.3f} | {most - alone:.0f} | {state:.1f} |", flush=True)

@@ -256,6 +256,16 @@ def test_many_values_of_one_kind_are_counted():
     assert layer.bins.counts.shape == (1, 0)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.permutations([[0.25, 1], [-3, 0.5], [1e9, 2], [-1e-9, -1e20], [-0.0, 0.0], [7, 7]]))
+def test_counters_grow_with_the_values(pairs):
+    x = np.array(pairs, np.float32).reshape(6, 1, 1, 2)
+    meter = Meter(nn.Identity(), (), EVERYTHING)
+    for number, image in enumerate(x):
+        meter.batch(torch.from_numpy(image[None]), [number])
+    assert meter.take().pack() == survey(x).pack()
+
+
 def test_states_of_other_measures_do_not_merge_and_nothing_changes():
     x = np.ones((2, 1, 3, 3), np.float32)
     whole = survey(x)
@@ -406,11 +416,21 @@ def test_kernels_take_only_what_fits():
         wrong[place] = size
         with pytest.raises(ValueError, match=r"expected|does not fit"):
             survey_calls.enlist(values, table, numbers, wrong, floor, lists)
-    room, counts = np.zeros(8 * BINS + BLOCK, np.uint16), np.zeros((3, 2 * BINS), np.uint32)
-    survey_calls.spectrum(values, table, 3, counts, None, room)
+    room, counts = np.zeros(8 * BINS + BLOCK, np.uint16), np.zeros((3, 2, BINS), np.uint32)
+    values[:] = -0.0
+    survey_calls.spectrum(values, table, 3, counts[:, :1, :1].copy(), None, room)
+    assert not room[: 8 * BINS].any()
     for wrong in ((values, table, 3, counts[1:], None, room), (values, table, 3, counts, counts[1:], room)):
         with pytest.raises(ValueError, match="expected"):
             survey_calls.spectrum(*wrong)
+    table[2], table[3] = -1, 2  # 2 is 33 powers of two over the least that is counted, and the first of its bins
+    assert survey_calls.reach(table) == (2, 33 * 8 + 2)
+    for signs, width in ((1, 33 * 8 + 2), (2, 33 * 8 + 1), (3, BINS), (2, BINS + 1)):
+        with pytest.raises(ValueError, match=f"2 signs and {33 * 8 + 2} bins do not fit into {signs} and {width}"):
+            survey_calls.spectrum(values, table, 3, np.zeros((3, signs, width), np.uint32), None, room)
+    for low, high, want in ((np.nan, np.nan, (1, 1)), (-0.0, 0.0, (1, 1)), (-3e38, 0, (2, BINS)), (0, 2**-32, (1, 2))):
+        table[2], table[3] = low, high
+        assert survey_calls.reach(table) == want
 
 
 def test_an_empty_list_is_the_least_key():

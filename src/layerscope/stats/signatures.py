@@ -34,5 +34,5 @@ SIGNATURES = {
     "carry_i8": "int64* int64 int64 int64 int64",
     "fold_f8": "float64* int64* int64 int64 int64* float64* int64*",
     "enlist_f4": "float32* float64* int64* int64* int64* int64* int64* uint8* int16* float32* uint8* int64*",
-    "spectrum_f4": "int32* int64* int64 int64 int64 int64 uint32* uint32* uint16*",
+    "spectrum_f4": "int32* int64* int64 int64 int64 int64 int64 int64 uint32* uint32* uint16*",
 }

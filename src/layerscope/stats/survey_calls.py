@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from .calls import _FLOAT32, _FLOAT64, _INT64, _UINT8, _UINT16, _UINT32, _read, _write
 from .objects import functions
-from .signatures import BINS, BLOCK, LIMBS
+from .signatures import BINS, BLOCK, FIRST_BIN, LIMBS
 
-__all__ = ["carry", "enlist", "fold", "spectrum"]
+__all__ = ["carry", "enlist", "fold", "reach", "spectrum"]
 
 Array = NDArray[Any]
 
@@ -75,16 +75,28 @@ def enlist(
 
 
 def spectrum(values: Array, table: Array, channels: int, counts: Array, delta: Array | None, room: Array) -> None:
-    """Add values float32 (B*C*N,) to the counters counts uint32 (C, 2*BINS), and to delta if there is one.
+    """Add values float32 (B*C*N,) to the counters counts uint32 (C, signs, width), and to delta if there is one.
 
-    room uint16 (8*BINS + BLOCK,): zeros, and zeros again afterwards but for its end.
+    room uint16 (8*BINS + BLOCK,): zeros, and zeros again afterwards but for its end. Counters that are not as wide as
+    `reach` says are an error.
     """
     many = table.shape[1]
     size = values.size // many
+    signs, width = counts.shape[1:]
+    least = reach(table)
+    if not (least[0] <= signs <= 2 and least[1] <= width <= BINS):
+        raise ValueError(f"values of {least[0]} signs and {least[1]} bins do not fit into {signs} and {width}")
     given = _read(values, _FLOAT32, (many * size,)), _read(table, _FLOAT64, (8, many)) + many * 32
-    to = _write(counts, _UINT32, (channels, 2 * BINS))
+    to = _write(counts, _UINT32, (channels, signs, width))
     # Without a delta the counts are handed on only once: the kernel is given a line to throw away.
-    rest = np.empty((1, 2 * BINS), np.uint32) if delta is None else delta
-    lost = _write(rest, _UINT32, (1 if delta is None else channels, 2 * BINS))
+    rest = np.empty((1, signs, width), np.uint32) if delta is None else delta
+    lost = _write(rest, _UINT32, (1 if delta is None else channels, signs, width))
     into = to, lost, _write(room, _UINT16, (8 * BINS + BLOCK,))
-    functions()["spectrum_f4"](*given, many // channels, channels, size, int(delta is not None), *into)
+    functions()["spectrum_f4"](*given, many // channels, channels, size, int(delta is not None), signs, width, *into)
+
+
+def reach(table: Array) -> tuple[int, int]:
+    """How many signs and how many bins a sign the values have of which `rows` wrote this table, float64 (8, B*C)."""
+    low, high = np.fmin.reduce(table[2], initial=0.0), np.fmax.reduce(table[3], initial=0.0)
+    bits = int(np.float32(max(-low, high)).view(np.int32))
+    return 1 + bool(low < 0), min(max((bits >> 20) - FIRST_BIN, 0), BINS - 1) + 1

@@ -292,14 +292,18 @@ def number_of(bits: Any) -> Any:
 
 @njit
 def empty(tables: Array, counts: Array, delta: Array) -> None:
-    """Hand the counters of 16 bits on. tables (4, 2*BINS)."""
-    for i in range(2 * BINS):
-        found = np.uint32(np.uint32(tables[0, i]) + np.uint32(tables[1, i]))
-        found = np.uint32(found + np.uint32(np.uint32(tables[2, i]) + np.uint32(tables[3, i])))
-        counts[i] = np.uint32(counts[i] + found)
-        delta[i] = np.uint32(delta[i] + found)
-    for i in range(2 * BINS):
-        tables[0, i] = tables[1, i] = tables[2, i] = tables[3, i] = 0
+    """Hand the counters of 16 bits on. tables (4, 2*BINS); counts, delta (signs, width)."""
+    signs, width = counts.shape
+    for sign in range(signs):
+        part = tables[:, sign * BINS : sign * BINS + width]
+        for i in range(width):
+            found = np.uint32(np.uint32(part[0, i]) + np.uint32(part[1, i]))
+            found = np.uint32(found + np.uint32(np.uint32(part[2, i]) + np.uint32(part[3, i])))
+            counts[sign, i] = np.uint32(counts[sign, i] + found)
+            delta[sign, i] = np.uint32(delta[sign, i] + found)
+        for i in range(width):
+            part[0, i] = part[1, i] = part[2, i] = part[3, i] = 0
+    tables[:, BINS] = 0  # of -0.0, where nothing else is negative
 
 
 def spectrum(
@@ -309,19 +313,21 @@ def spectrum(
     channels: int,
     size: int,
     rest: int,
+    signs: int,
+    width: int,
     counts: Pointer,
     delta: Pointer,
     room: Pointer,
 ) -> None:
     """Add the finite values to each channel's counters of bins of float bits.
 
-    bits int32 (B, C, N): float32 values. lines as in `fold`. counts uint32 (C, 2*BINS); delta the same, if `rest` is
-    1, else one line to throw away: what this call adds. room uint16 (8*BINS + BLOCK,), zeros.
-    Several tables, as an increment has to wait for the one before of the same counter.
+    bits int32 (B, C, N): float32 values. lines as in `fold`. counts uint32 (C, signs, width), positive first: no value
+    is in another bin. delta the same, if `rest` is 1, else of one channel, to throw away: what this call adds. room
+    uint16 (8*BINS + BLOCK,), zeros. Several tables, as an increment has to wait for the one before of the same counter.
     """
     bits, lines = carray(bits, images * channels * size), carray(lines, (4, images * channels))
-    counts = carray(counts, (channels, 2 * BINS))
-    delta = carray(delta, (channels if rest else 1, 2 * BINS))
+    counts = carray(counts, (channels, signs, width))
+    delta = carray(delta, (channels if rest else 1, signs, width))
     tables, block = carray(room, (4, 2 * BINS)), carray(room, 8 * BINS + BLOCK)[8 * BINS :]
     one, two, three, four = tables[0], tables[1], tables[2], tables[3]
     for channel in range(channels):

@@ -45,15 +45,19 @@ class Bins:
 
     @classmethod
     def of(cls, counters: NDArray[np.uint32]) -> Bins:
-        """From the kernel's counters (C, 2*BINS), positive first, tiny ones at 0 and BINS."""
-        return cls._trimmed(0, np.concatenate([counters[:, :BINS:-1], counters[:, 1:BINS]], 1))
+        """From the kernel's counters (C, signs, width), positive first, tiny ones at 0."""
+        _, signs, width = counters.shape
+        if signs == 1:
+            return cls._trimmed(_SIDE, counters[:, 0, 1:])
+        return cls._trimmed(_SIDE - width + 1, np.concatenate([counters[:, 1, :0:-1], counters[:, 0, 1:]], 1))
 
     @classmethod
     def _trimmed(cls, first: int, counts: Array) -> Bins:
         used = np.flatnonzero(counts.any(0))
         if not len(used):
             return cls(0, np.zeros((len(counts), 0), np.uint16))
-        return cls(first + int(used[0]), narrow(counts[:, used[0] : used[-1] + 1]))
+        # Not a part of an array that is larger, and would be kept for its sake.
+        return cls(first + int(used[0]), np.ascontiguousarray(narrow(counts[:, used[0] : used[-1] + 1])))
 
     @property
     def numbers(self) -> NDArray[np.int64]:

@@ -110,7 +110,7 @@ class Meter:
         self._layers: dict[str, Working] = {}
         self._best: dict[str, Array] = {}
         self._room = Working.room()
-        self._delta = np.zeros((0, 2 * BINS), np.uint32)
+        self._delta = np.zeros(0, np.uint32)
         self._table = _Table()
         self._numbers = np.zeros(0, np.int64)
         self._rows = 0
@@ -200,14 +200,14 @@ class Meter:
         if layer.counters is None:
             return
         layer.make_room(seen.values.size // seen.channels)
-        if not self._derived(layer, module, tensor):
+        if not self._derived(layer, module, tensor, seen):
             layer.count(seen, self._room, self._spread(layer.channels))
         self._last = ref(tensor), _version(tensor), layer
 
     def _spread(self, channels: int) -> Array:
         """Room for the histograms of one batch of one layer."""
-        if len(self._delta) < channels:
-            self._delta = np.zeros((channels, 2 * BINS), np.uint32)
+        if len(self._delta) < channels * 2 * BINS:
+            self._delta = np.zeros(channels * 2 * BINS, np.uint32)
         return self._delta
 
     def _begin(self, eye: _Eye, site: Site, module: nn.Module, given: Tensor, plan: Plan, seen: Seen) -> Working:
@@ -223,14 +223,14 @@ class Meter:
             layer.floor = np.maximum(best[:, 0], layer.floor)
         return layer
 
-    def _derived(self, layer: Working, module: nn.Module, tensor: Tensor) -> bool:
+    def _derived(self, layer: Working, module: nn.Module, tensor: Tensor, seen: Seen) -> bool:
         """Whether the counters followed from those of the tensor that a ReLU has just overwritten in place."""
         if self._last is None or type(module) is not nn.ReLU or not module.inplace:
             return False
         before, version, source = self._last
         if before() is not tensor or _version(tensor) != version + 1 or tensor.is_inference():
             return False
-        return layer.rectify(source)
+        return layer.rectify(source, seen)
 
     def take(self) -> State:
         """What was measured since the last time."""

@@ -20,6 +20,9 @@ __all__ = ["Seen", "Working"]
 
 Array = NDArray[Any]
 
+#: bins from one power of two to the next
+_OCTAVE = 8
+
 
 class Seen(NamedTuple):
     """An output, reduced.
@@ -56,7 +59,7 @@ class Working:
         self.examples: tuple[Array, Array, Array, Array, Array] | None = None
         if top:
             self.examples = _lists(channels, top, seen.grid)
-        self.counters: Array | None = None  # uint32 (C, 2*BINS), of at most `counted` values a channel
+        self.counters: Array | None = None  # uint32 (C, signs, width), of at most `counted` values a channel
         self.counted = 0
         self.bins: Bins | None = None  # what the counters held before they were full
         self.delta: Array | None = None
@@ -69,8 +72,20 @@ class Working:
 
     def begin_counting(self) -> None:
         """A histogram from now on."""
-        self.counters = np.zeros((self.channels, 2 * BINS), np.uint32)
+        self.counters = np.zeros((self.channels, 1, 1), np.uint32)
         self.counted = 0
+
+    def _room_for(self, seen: Seen) -> Array:
+        """The counters, with the signs and bins that these values need: most layers need less than half of them all."""
+        assert self.counters is not None
+        signs, width = survey_calls.reach(seen.table)
+        _, had_signs, had_width = self.counters.shape
+        if signs > had_signs or width > had_width:
+            width = min(-(-width // _OCTAVE) * _OCTAVE, BINS)
+            wider = np.zeros((self.channels, max(signs, had_signs), max(width, had_width)), np.uint32)
+            wider[:, :had_signs, :had_width] = self.counters
+            self.counters = wider
+        return self.counters
 
     def _histogram(self) -> Bins | None:
         if self.counters is None:
@@ -109,28 +124,27 @@ class Working:
         self.counted += values
 
     def count(self, seen: Seen, room: Array, delta: Array) -> None:
-        """The values of one batch into the histogram. delta (C or more, 2*BINS): room for what this batch adds."""
-        assert self.counters is not None
+        """The values of one batch into the histogram. delta (C*2*BINS or more,): room for what this batch adds."""
+        counters = self._room_for(seen)
         values = np.ascontiguousarray(seen.values.swapaxes(1, 2)) if seen.last else seen.values
         rows = seen.values.shape[0]
         table = seen.table
         if seen.each > 1:  # rows of the table are images, those of the values windows
-            table = np.zeros((8, rows * self.channels))
-            shape = (4, rows // seen.each, 1, self.channels)
-            lines = np.repeat(seen.table[4:].reshape(shape), seen.each, axis=2)
-            table[4:] = lines.reshape(4, -1)
-        self.delta = delta[: self.channels] if self.rectified else None
+            shape = (8, rows // seen.each, 1, self.channels)
+            table = np.repeat(seen.table.reshape(shape), seen.each, axis=2).reshape(8, -1)
+        self.delta = delta[: counters.size].reshape(counters.shape) if self.rectified else None
         if self.delta is not None:
             self.delta[:] = 0
-        survey_calls.spectrum(values.reshape(-1), table, self.channels, self.counters, self.delta, room)
+        survey_calls.spectrum(values.reshape(-1), table, self.channels, counters, self.delta, room)
 
-    def rectify(self, source: Working) -> bool:
-        """Add what max(x, 0) makes of the batch that `source` has just counted; False if it has not kept that."""
+    def rectify(self, source: Working, seen: Seen) -> bool:
+        """Add the values of a batch, max(x, 0) of what `source` has just counted; False if it has not kept that."""
         if source.delta is None or source.channels != self.channels:
             source.rectified = True  # it will from the next batch on
             return False
-        assert self.counters is not None
-        self.counters[:, :BINS] += source.delta[:, :BINS]
+        counters = self._room_for(seen)
+        width = min(counters.shape[2], source.delta.shape[2])
+        counters[:, 0, :width] += source.delta[:, 0, :width]
         source.delta = None  # the room is everyone's
         return True
 
