@@ -61,6 +61,7 @@ def run(out: Path) -> None:
     screen.print(f"records: {', '.join(map(str, saved))}")
     screen.print("\n[bold]try next[/bold]")
     for line in (
+        f"layerscope view {checkpoint} {photo}",
         f"layerscope weights {checkpoint} --match 'features.0*'",
         f"layerscope features {checkpoint} YOUR-PHOTO.jpg --layers ReLU6 --range layer --out maps",
         f"layerscope layers {checkpoint}",

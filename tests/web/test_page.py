@@ -107,6 +107,15 @@ def wire_span(record: layerscope.Record) -> tuple[float, float]:
     return min(one["min"] for one in totals), max(one["max"] for one in totals)
 
 
+def test_a_link_to_a_place_beyond_the_map_leads_to_its_edge(open_page, served, features):
+    page = open_page(f"{served}#layer=layer1.0.conv1&channel=3&y=99&x=4")
+    drawn(page, "layer1.0.conv1|0")
+    expect(page.locator("#crumbs")).to_contain_text("(6, 4)")
+    truth = features.arrays["layer1.0.conv1"][0][3]
+    assert parsed(page.locator(".readouts strong").inner_text()) == pytest.approx(truth[6, 4], abs=near(truth))
+    page.wait_for_function("location.hash.endsWith('&y=6&x=4')")
+
+
 def test_what_is_not_finite_is_striped_and_said(open_page, served):
     page = open_page(f"{served}#layer=stem.conv&channel=2&y=3&x=4&map=gray")
     expect(page.locator(".readouts")).to_contain_text("not finite")

@@ -162,7 +162,7 @@ def _from_checkpoint(file: str, name: str = "") -> Network:
     if not isinstance(labels, list) or classes not in (None, len(labels)):
         labels = labels_for(name, classes)
         if labels:
-            notes.append(f"labels are ImageNet's: the network has {classes} classes and the checkpoint names none")
+            notes.append(f"labels are ImageNet's: the network has {classes:,} classes and the checkpoint names none")
     try:
         preprocessing = Preprocessing.from_json(sidecar["preprocessing"])
     except (KeyError, TypeError, ValueError):

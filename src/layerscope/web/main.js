@@ -4,7 +4,7 @@ import { ChannelPane } from "./channel.js";
 import { Controls, applyTheme, firstTheme, topBar } from "./controls.js";
 import { setUpHelp, setUpSearch } from "./dialogs.js";
 import { parseBlock } from "./block.js";
-import { byId, clicked, framed, sameSpot, saidOf, shortName } from "./dom.js";
+import { byId, clamp, clicked, framed, sameSpot, saidOf, shortName } from "./dom.js";
 import { Examples } from "./examples.js";
 import { HOME, formatHash, linkOf, parseHash } from "./hash.js";
 import { LayerHistogram } from "./histogram.js";
@@ -114,7 +114,11 @@ async function showLayer(store, source, loader) {
     const [a, b] = query ? await bothParts(source, row, image, query) : await loader.both(row, image);
     if (!still()) return;
     const made = query ? { ...row, a: row.a && a && partOf(row.a, a), b: row.b && b && partOf(row.b, b) } : row;
-    store.set({ shown: { id, row: made, image, a, b }, hover: null, trouble: "" });
+    const { y, x } = store.state,
+      block = a ?? b,
+      // A link may say a place that this map does not have.
+      place = y >= 0 && block ? { y: clamp(y, 0, block.h - 1), x: clamp(x, 0, block.w - 1) } : {};
+    store.set({ shown: { id, row: made, image, a, b }, hover: null, trouble: "", ...place });
     const at = rows.indexOf(row);
     setTimeout(() => [rows[at + 1], rows[at - 1]].forEach((next) => next && at >= 0 && loader.both(next, image).catch(() => {})), 200);
   } catch (error) {
