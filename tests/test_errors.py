@@ -54,6 +54,12 @@ def test_bad_images(run, code, tmp_path):
         assert words in ran.line and name in ran.line
 
 
+def test_a_second_layer_without_its_option_is_no_image(run, code, photo):
+    ran = run("features", f"{code}:small", photo, "--layers", "stem", "head")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.line == "layerscope: head: no such image; check the path. If it is a layer, put --layers in front of it"
+
+
 def test_odd_images_work(run, code, tmp_path):
     one = Image.new("RGB", (1, 1), "red")
     one.save(tmp_path / "one.png")

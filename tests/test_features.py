@@ -83,6 +83,8 @@ def test_layers_by_glob_type_and_container(small):
     assert keys("block") == ["block"]
     with pytest.raises(NoMatch, match=r"no layer matches 'blck'; nearest: block"):
         keys("blck")
+    with pytest.raises(NoMatch, match=r"no layer matches 'stem,head'; give each on its own$"):
+        keys("stem,head")
 
 
 def test_maps_recover_the_values(small):

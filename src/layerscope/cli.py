@@ -12,7 +12,7 @@ import click
 
 from layerscope._version import __version__
 from layerscope.commands import looking, surveyed
-from layerscope.errors import LayerscopeError, UsageError
+from layerscope.errors import ImageError, LayerscopeError, UsageError
 from layerscope.options import JSON, NETWORK_HELP, OUT, RECORD, deliver, network_of, preprocessing_options, say
 from layerscope.text import printable
 
@@ -185,6 +185,9 @@ def features(
 
     if channels != "all" and not (channels.isdecimal() and int(channels) > 0):
         raise UsageError(f"--channels {channels}: give a number of channels, or all")
+    gone = [image for image in images if not Path(image).exists()]
+    if gone and patterns:
+        raise ImageError(f"{gone[0]}: no such image; check the path. If it is a layer, put --layers in front of it")
     opened = network_of(network, **preprocessing)
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")

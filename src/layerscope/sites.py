@@ -53,7 +53,8 @@ def choose(patterns: Sequence[str], layers: Iterable[tuple[str, str, bool]], wha
         ]
         if not matched:
             known = [path for path, _, _ in table] + sorted({kind for _, kind, _ in table})
-            raise NoMatch(f"no {what} matches {pattern!r}{nearest(pattern, known) or '; there are none'}")
+            several = "; give each on its own" if "," in pattern else ""
+            raise NoMatch(f"no {what} matches {pattern!r}{several or nearest(pattern, known) or '; there are none'}")
         leaves = [path for path, leaf in matched if leaf]
         chosen.update(leaves or [path for path, _ in matched])
     return [path for path in dict.fromkeys(path for path, _, _ in table) if path in chosen]
