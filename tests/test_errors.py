@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from layerscope.text import nearest
 from tests.conftest import picture
 
 ROOT = os.geteuid() == 0
@@ -52,6 +53,11 @@ def test_bad_images(run, code, tmp_path):
         ran = run("features", f"{code}:small", name)
         assert ran.code == 1
         assert words in ran.line and name in ran.line
+
+
+def test_nearest_names_are_told_as_a_terminal_takes_them():
+    assert nearest("conv1", ["co\x1bnv1", "con\ud8001"]) == "; nearest: co?nv1, con?1"
+    assert len(nearest("conv1" * 1000, ["conv1" * 1000, "other"])) < 250
 
 
 def test_a_second_layer_without_its_option_is_no_image(run, code, photo):

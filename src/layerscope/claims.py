@@ -126,6 +126,11 @@ def _compared(value: Any, where: str) -> None:
         raise ValueError(f"{where} has some of its three figures alone")
 
 
+def _side(value: Any, where: str) -> None:
+    if value not in ("", "a", "b"):
+        raise _lie(where, "a, b or nothing")
+
+
 def _kind(value: Any, where: str) -> None:
     if value not in ("features", "weights", "compare", "survey"):
         raise _lie(where, "one of features, weights, compare and survey")
@@ -150,7 +155,7 @@ _ENTRY = _table(
         "type": _text,
         "shape": _many(_whole),
         "dtype": _text,
-        "side": _text,
+        "side": _side,
         "note": _text,
         "columns": _maybe(_text),
         "total": _maybe(_place),

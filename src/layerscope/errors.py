@@ -17,9 +17,8 @@ Every message is complete in itself: the command line prints it and nothing else
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "OutputError",
     "RecordError",
     "UsageError",
-    "nearest",
     "writing",
 ]
 
@@ -71,12 +69,6 @@ class NoMatch(LayerscopeError):
 
 class OutputError(LayerscopeError):
     """A file or folder that cannot be written."""
-
-
-def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
-    """The names in `known` that look most like `word`, as the end of an error line ("" if there are none)."""
-    close = difflib.get_close_matches(word, list(known), n=n, cutoff=0.3)
-    return f"; nearest: {', '.join(close)}" if close else ""
 
 
 @contextmanager

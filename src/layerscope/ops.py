@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from layerscope.attention import attention_weights
-from layerscope.errors import NoMatch, nearest
+from layerscope.errors import NoMatch
 from layerscope.hooks import Emit, tappable, tensors_in, unwrapped
 from layerscope.reduce import Collector
 from layerscope.sites import Site
+from layerscope.text import nearest
 
 __all__ = ["Functions", "name_of"]
 

@@ -18,11 +18,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import RecordError, nearest
+from layerscope.errors import RecordError
 from layerscope.maps import Maps
 from layerscope.profiles import Profile, Shown, Similarity
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
+from layerscope.text import nearest
 
 __all__ = [
     "Entry",

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from layerscope.errors import NoMatch, nearest
+from layerscope.errors import NoMatch
+from layerscope.text import nearest
 
 __all__ = ["Site", "choose"]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["counted", "finite", "number", "printable", "shape", "spaced"]
+__all__ = ["counted", "finite", "nearest", "number", "printable", "shape", "spaced"]
+
+#: of a name that is compared and told
+_MOST_LETTERS = 200
 
 
 def printable(text: str) -> str:
@@ -15,6 +19,14 @@ def printable(text: str) -> str:
     Names of tensors, layers and classes come from files.
     """
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
+    """The names in `known` that look most like `word`, as the end of an error line ("" if there are none)."""
+    # They come from files: of any length, with any character.
+    names = list(dict.fromkeys(printable(one[:_MOST_LETTERS]) for one in known))
+    close = difflib.get_close_matches(word[:_MOST_LETTERS], names, n=n, cutoff=0.3)
+    return f"; nearest: {', '.join(close)}" if close else ""
 
 
 def number(value: float) -> str:

@@ -133,7 +133,7 @@ def kept(one: Callable[[bytes], None], folder: Path) -> Callable[[bytes], None]:
             name = f"{type(error).__name__}-{Path(last[-1].filename).stem}-{last[-1].lineno}"
             if not (folder / name).exists():
                 (folder / name).write_bytes(data)
-                (folder / f"{name}.txt").write_text(traceback.format_exc())
+                (folder / f"{name}.txt").write_text(traceback.format_exc(), errors="backslashreplace")
 
     return tried
 

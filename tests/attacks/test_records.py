@@ -42,6 +42,7 @@ OFFENDERS = {
     "a total that is not there": (1, ("entries", 0, "total"), 2),
     "a total below zero": (1, ("entries", 0, "total"), -1),
     "a total of two columns": (1, ("entries", 0, "total"), "totals"),
+    "a side that is none": (2, ("entries", 0, "side"), "\ud800"),
     "an array used twice": (0, ("entries", 0, "maps", 0, "codes"), "1.codes.0"),
     "a picture for maps": (0, ("entries", 0, "maps", 0, "codes"), "picture.0"),
     "maps for a picture": (0, ("pictures", 0, "pixels"), "0.codes.0"),

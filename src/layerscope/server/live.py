@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerscope.errors import LayerscopeError, NoMatch, UsageError, nearest
+from layerscope.errors import LayerscopeError, NoMatch, UsageError
 from layerscope.record import Entry, Record
 from layerscope.server.parts import Kept, State, attention_of, kernels_of, seen_from, tokens_of
 from layerscope.server.session import Session
 from layerscope.server.worker import Closing, Worker
-from layerscope.text import printable
+from layerscope.text import nearest, printable
 from layerscope.views import wire
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layerscope.checkpoints.sharded import find_index
-from layerscope.errors import NoMatch, RecordError, UsageError, nearest
+from layerscope.errors import NoMatch, RecordError, UsageError
 from layerscope.record import Record
 from layerscope.recordfile import load
 from layerscope.server.session import Session
-from layerscope.text import printable
+from layerscope.text import nearest, printable
 from layerscope.views import wire
 from layerscope.watching.run import Run, open_run
 from layerscope.watching.store import FOLDER, INDEX, name_of

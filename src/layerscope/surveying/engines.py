@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerscope.errors import LayerscopeError, UsageError, nearest
+from layerscope.errors import LayerscopeError, UsageError
+from layerscope.text import nearest
 
 if TYPE_CHECKING:
     from layerscope.surveying.job import Job, Partial

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layerscope.errors import LayerscopeError, NoMatch, UsageError, nearest
+from layerscope.errors import LayerscopeError, NoMatch, UsageError
 from layerscope.hooks import looking, tensors_in
 from layerscope.networks.feeding import forward_failed
+from layerscope.text import nearest
 from layerscope.units.place import Place, named, visiting
 
 __all__ = ["Target", "class_of", "deepest", "grad_cam", "occlusion"]

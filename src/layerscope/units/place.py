@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError, nearest
+from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError
 from layerscope.hooks import tensors_in
 from layerscope.layouts import Layouts, Plan
 from layerscope.sites import Site
+from layerscope.text import nearest
 
 __all__ = ["Place", "Seen", "arguments", "modules_of", "named", "reach", "visiting"]
 
