@@ -11,9 +11,6 @@ import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
 
-PATIENCE_MS = 30_000
-"""How long a page may take to show what it will: a busy machine is slow, and no test is about time."""
-
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,7 +26,7 @@ def browser_of(path: str = "/usr/bin/chromium") -> Iterator[Any]:
     """A running browser."""
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=30_000)  # as all else waits: a busy machine is slow, and no test is about time
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from layerscope.record import Pair, Picture, Prediction, Record
-from tests.web.chromium import PATIENCE_MS, shared_browser
+from tests.web.chromium import shared_browser
 from tests.web.making import entry_of
 from tests.web.serving import serving
 
@@ -33,7 +33,6 @@ def open_page(chromium):
             page = chromium.contexts[0].new_page()
             opened.append(page)
         page.set_viewport_size({"width": width, "height": height})
-        page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.goto(url)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 import layerscope
 from layerscope.maps import colormap
@@ -329,12 +331,11 @@ def test_blinking_shows_one_and_then_the_other(open_page, compared):
 
 
 def test_checkpoint_kernels_in_colour_findings_and_histograms(open_page, tmp_path):
-    safetensors = pytest.importorskip("safetensors.numpy")
     random = np.random.default_rng(0)
     kernels = random.normal(size=(8, 3, 5, 5)).astype(np.float32)
     kernels[3] = kernels[1]
     tensors = {"conv1.weight": kernels, "conv1.bias": random.normal(size=8).astype(np.float32)}
-    safetensors.save_file(tensors, tmp_path / "net.safetensors")
+    save_file(tensors, tmp_path / "net.safetensors")
     record = layerscope.weights(tmp_path / "net.safetensors")
     with serving(record) as (url, _):
         page = open_page(f"{url}#layer=conv1.weight&channel=2&y=1&x=4")
@@ -363,7 +364,6 @@ def test_two_checkpoints_as_a_table(open_page, compared):
 
 
 def test_the_arithmetic_of_a_unit(open_page, features):
-    torch = pytest.importorskip("torch")
     from layerscope import units
 
     torch.manual_seed(0)
@@ -487,7 +487,6 @@ def test_the_chosen_layer_is_seen_in_the_list(open_page, served):
 
 
 def test_a_network_behind_the_real_server(open_page, tmp_path):
-    torch = pytest.importorskip("torch")
     from layerscope.networks.open import network_of
     from tests.browsing import served as viewing
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import save_file
+from torchvision import models
 
 import layerscope
 from tests.browsing import Tab
@@ -19,7 +22,6 @@ from tests.web.serving import serving
 from tests.web.test_page import drawn, near, parsed, titled
 
 expect = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright").expect
-torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.browser
 
@@ -98,7 +100,6 @@ def test_a_record_of_features_says_where_its_kernels_are(open_page, served):
 @pytest.fixture
 def changed(tmp_path) -> tuple[layerscope.Record, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Two checkpoints: kernels that changed, one in colour; a tensor of another shape, and one in A alone."""
-    save = pytest.importorskip("safetensors.numpy").save_file
     random = np.random.default_rng(0)
     a = {"colour.weight": random.normal(size=(8, 3, 5, 5)), "conv.weight": random.normal(size=(6, 2, 3, 3)),
          "odd.weight": random.normal(size=(4, 1, 3, 3)), "bias": random.normal(size=9)}  # fmt: skip
@@ -108,7 +109,7 @@ def changed(tmp_path) -> tuple[layerscope.Record, dict[str, np.ndarray], dict[st
     b["conv.weight"][4, 1] -= 1
     b["odd.weight"] = b["odd.weight"][:2].copy()
     for name, tensors in (("a", a), ("b", b)):
-        save(tensors, tmp_path / f"{name}.safetensors")
+        save_file(tensors, tmp_path / f"{name}.safetensors")
     return layerscope.compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors"), a, b
 
 
@@ -163,7 +164,6 @@ def test_kernels_without_a_counterpart_are_said(open_page, changed):
 def transformer() -> Any:
     from layerscope.networks.open import network_of
 
-    models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
     network = network_of(models.VisionTransformer(32, 8, 2, 2, 8, 16, num_classes=3).eval(), "tiny")
     network.preprocessing = network.preprocessing.changed(32, None, None, None, None)
@@ -202,8 +202,7 @@ def test_what_the_heads_attend_to_from_a_patch_that_is_clicked(open_page, photo)
         truth = attend(given, given, given, average_attn_weights=False)[1][0].numpy()  # (heads, 17, 17)
     key = f"{path}.self_attention/attention"
     with at_work(open_page, network, photo, f"#layer={key.replace('/', '%2F')}&channel=1") as page:
-        # The first pass of a network takes its time where others work, too.
-        expect(page.locator("#choose-query [aria-pressed=true]")).to_have_text("class token", timeout=30_000)
+        expect(page.locator("#choose-query [aria-pressed=true]")).to_have_text("class token")
         box = page.locator("#sheet-a .marks").bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.7)
         page.locator("#choose-query button", has_text="(").click()

@@ -115,9 +115,7 @@ class Live:
                 # Of one image at a time: a looker holds what every layer gave.
                 self._lookers = {kept: one for kept, one in self._lookers.items() if kept[1] == image}
                 self._lookers[asked] = units.Looker(network, self.images[image])
-            found = self._lookers[asked].look(entry.site.key, channel, position, gradient=False)
-            own = found.notes[len(network.notes) :]  # those of the network are on the page already
-            return wire.dumps(found.to_json() | {"notes": own})
+            return wire.dumps(self._lookers[asked].look(entry.site.key, channel, position, gradient=False).to_json())
 
         return self._kept.get((key, channel, image, at), make)
 

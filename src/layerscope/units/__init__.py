@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +64,9 @@ def look(
     What cannot be had (a layer without arithmetic, a network without gradients) is a note.
     Raises NoMatch, UsageError for a channel or position that is not there, ImageError, NetworkError, ForwardError.
     """
-    return Looker(network, image).look(layer, channel, position, gradient)
+    looker = Looker(network, image)
+    found = looker.look(layer, channel, position, gradient)
+    return replace(found, notes=(*looker.network.notes, *found.notes))
 
 
 class Looker:
@@ -79,7 +81,7 @@ class Looker:
         self._passes: OrderedDict[str, _Pass] = OrderedDict()
 
     def look(self, layer: str, channel: int, position: Sequence[int] | None = None, gradient: bool = True) -> Look:
-        """All about one unit; see `look`."""
+        """All about one unit, without the notes of the network; see `look`."""
         found = self._pass(layer)
         seen, model = found.seen, self.network.model
         seen.place.index(channel, position if position is not None else [0] * len(seen.place.grid))
@@ -113,7 +115,7 @@ class Looker:
             field=found.traced.field(where, channel),
             effective=tried(effective) if gradient else None,
             arithmetic=tried(lambda: explain(seen, layer, channel, where)),
-            notes=(*self.network.notes, *notes),
+            notes=tuple(notes),
         )
 
     def _pass(self, layer: str) -> _Pass:

@@ -178,8 +178,8 @@ export class ChannelPane {
     const at = spotName(tiles, scene.shown.image, spot.y, spot.x),
       both = scene.a && scene.b && channel < scene.b.count && channel < scene.a.count;
     const read = (/** @type {Tiles} */ side) => {
-      const exact = what === "chosen" && look?.find((one) => one.side === side.layer.side)?.value; // the map keeps 8 bits
-      return exact == null || exact === false ? readout(side, { tile: channel, ...inside(side, tiles, spot) }) : num(exact, 5);
+      const exact = what === "chosen" ? look?.find((one) => one.side === side.layer.side)?.value : null; // the map keeps 8 bits
+      return exact == null ? readout(side, { tile: channel, ...inside(side, tiles, spot) }) : num(exact, 5);
     };
     const values = both && scene.mode !== "one"
       ? /** @type {[string, Tiles][]} */ ([["A", scene.a], ["B", scene.b]]).map(([name, side]) => `${name} ${read(side)}`).join("\n")
