@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import layerscope
 from layerscope.errors import ForwardError, NoMatch
 from layerscope.networks.alexnet import AlexNet
+from layerscope.views import terminal
 
 
 def outputs(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -207,3 +210,19 @@ def test_table_and_notes(run, code, photo):
     assert "block.relu:1" in ran.out
     assert "never ran: spare" in ran.out
     assert "preprocessing: resize 32 x 32" in ran.err
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_a_narrow_terminal_cuts_neither_a_number_nor_a_path(width):
+    path, figures = "features.17.conv.0.2.some.longer.way", ["-0.00385", "0.0113", "1.87e-09", "149/1960"]
+    grid = terminal._table("layer", "type", "mean", "std", "max", "dead")
+    grid.add_row(path, "BatchNorm2d", *figures)
+    console = Console(width=width, file=io.StringIO())
+    console.print(grid)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "".join(line[: lines[0].index("type")].strip() for line in lines[1:]) == path
+    whole = "".join("".join(lines[1:]).split())
+    if width >= 60:
+        assert all(figure in whole for figure in figures)
+    assert sorted(whole) == sorted("".join([path, "BatchNorm2d", *figures]))

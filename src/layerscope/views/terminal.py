@@ -99,8 +99,9 @@ def _table(*columns: str) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for name in columns:
         text = name in ("name", "layer", "type", "distribution", "A", "B", "status")
-        # The tail of a dotted path tells layers apart, and a name cut at its end could not be typed again.
-        grid.add_column(name, justify="left" if text else "right", no_wrap=name != "name", overflow="fold")
+        # Where there is no room the widest cells, the paths, go on in the next line. What may not wrap is cut without a
+        # word: the tail of a path tells layers apart, and a number without its last digit lies.
+        grid.add_column(name, justify="left" if text else "right", overflow="fold")
     return grid
 
 
