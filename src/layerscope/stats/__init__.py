@@ -7,9 +7,13 @@ code is loaded without numba.
 from .channels import activations, quantize
 from .columns import Columns, merge, total
 from .objects import functions
+from .table import STATISTICS, Statistic, figures, shown
 from .tensors import Distribution, distribution
 
-__all__ = ["Columns", "Distribution", "activations", "distribution", "merge", "quantize", "total", "warm"]
+__all__ = [
+    "STATISTICS", "Columns", "Distribution", "Statistic", "activations", "distribution", "figures", "merge", "quantize",
+    "shown", "total", "warm",
+]  # fmt: skip
 
 
 def warm() -> None:

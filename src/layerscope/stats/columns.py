@@ -34,6 +34,22 @@ class Columns(NamedTuple):
         freedom = np.where(self.count > 1, self.count - 1, np.nan)
         return np.sqrt(self.m2 / freedom)
 
+    @classmethod
+    def of(cls, floats: Any, counts: Any) -> Columns:
+        """From mean, m2, min, max (4, ...) and count, zeros, nan, inf (4, ...): the order of kernels and files."""
+        (mean, m2, low, high), (count, zeros, nan, inf) = floats, counts
+        return cls(count, mean, m2, low, high, zeros, nan, inf)
+
+    @property
+    def floats(self) -> tuple[Floats, ...]:
+        """mean, m2, min, max: what `of` takes first."""
+        return self.mean, self.m2, self.min, self.max
+
+    @property
+    def counts(self) -> tuple[Ints, ...]:
+        """count, zeros, nan, inf: what `of` takes second."""
+        return self.count, self.zeros, self.nan, self.inf
+
     def take(self, index: Any) -> Columns:
         """The columns of some elements: numpy's indexing, applied to every field."""
         return Columns(*(np.asarray(field[index]) for field in self))
