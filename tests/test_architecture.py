@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 import layerscope
-from layerscope.cli import cli
+from layerscope.cli import COMMANDS, commands
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "layerscope"
@@ -26,8 +25,8 @@ LEVELS = {
     "networks": 4, "views": 4, "selection": 4, "ops": 4,
     "inspect": 5,
     "comparison": 6, "structure": 6, "units": 6, "watching": 6,
-    "training": 7, "demo": 7, "server": 7, "surveying": 7,
-    "__init__": 8, "options": 8,
+    "training": 7, "server": 7, "surveying": 7,
+    "__init__": 8,
     "commands": 9,
     "cli": 10,
     "__main__": 11,
@@ -37,7 +36,7 @@ WITHOUT_TORCH = ["errors", "dtypes", "text", "sites", "maps", "stats", "record",
                  "findings", "checkpoints", "inspect", "comparison", "views.png", "views.figure", "views.terminal",
                  "views.documents", "views.unit", "views.wire", "views.html", "views.notebook", "looks",
                  "watching", "watching.run",
-                 "networks.identify", "networks.feeding", "server", "cli", "demo"]  # fmt: skip
+                 "networks.identify", "networks.feeding", "server", "cli", "commands.demo"]  # fmt: skip
 
 
 def room(path: Path) -> str:
@@ -115,13 +114,9 @@ def test_every_module_says_what_it_is_and_what_it_gives(path):
         assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-def commands() -> list[tuple[str, click.Command]]:
-    return sorted(cli.commands.items())
-
-
 def test_every_command_and_option_is_in_the_documentation():
     text = (ROOT / "docs" / "commands.md").read_text()
-    for name, command in commands():
+    for name, command in commands().items():
         assert f"## {name}" in text, name
         section = text.split(f"## {name}\n")[1].split("\n## ")[0]
         for parameter in command.params:
@@ -130,7 +125,7 @@ def test_every_command_and_option_is_in_the_documentation():
                     assert f"`{option}" in section, f"{name} {option}"
 
 
-@pytest.mark.parametrize("name", [name for name, _ in commands()])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_help_has_an_example_or_needs_none(run, name):
     ran = run(name, "--help")
     assert ran.code == 0

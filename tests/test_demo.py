@@ -8,7 +8,7 @@ import re
 import pytest
 
 import layerscope
-from layerscope import demo
+from layerscope.commands import demo
 from layerscope.errors import LayerscopeError
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import layerscope
-from layerscope.cli import cli
+from layerscope.cli import commands
 from tests.conftest import picture
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def typed(page: Path) -> list[str]:
 
 def examples() -> list[str]:
     found = []
-    for command in cli.commands.values():
+    for command in commands().values():
         found += re.findall(r"^ +(layerscope .+)$", command.help or "", re.M)
     return found
 
@@ -51,7 +51,7 @@ def test_a_command_that_is_shown_can_be_typed(line):
     name, *arguments = shlex.split(line.partition(" | ")[0])[1:]
     if any(word.isupper() or word.endswith("...") for word in arguments):
         return  # a usage line with placeholders
-    command = cli.commands[name]
+    command = commands()[name]
     with command.make_context(name, arguments) as context:
         assert context.params
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import layerscope
-from layerscope import demo
+from layerscope.commands import demo
 from layerscope.findings import KINDS, duplicates
 
 State = dict[str, torch.Tensor]

@@ -72,7 +72,7 @@ def pixels(events, tag: str) -> np.ndarray:
 
 
 def test_a_training_in_numbers(colors, nets, tmp_path):
-    result, _ = quick(colors, nets + "Tiny", tmp_path / "a.pth", epochs=3, logdir=tmp_path / "log", batch=2)
+    result, _ = quick(colors, nets + "Tiny", tmp_path / "a.pth", epochs=3, logdir=tmp_path / "log", batch_size=2)
     events = read(tmp_path / "log")
     for tag, value in {
         "epoch": lambda epoch: epoch.number,
@@ -248,7 +248,7 @@ def test_without_tensorboard_all_but_the_graph_is_written(colors, nets, tmp_path
     script = (
         "import sys; sys.modules['tensorboard'] = None; from pathlib import Path;"
         "from layerscope.training import train;"
-        f"train(Path({str(colors)!r}), {nets + 'Tiny'!r}, Path({str(tmp_path / 'a.pth')!r}), size=16, batch=8, "
+        f"train(Path({str(colors)!r}), {nets + 'Tiny'!r}, Path({str(tmp_path / 'a.pth')!r}), size=16, batch_size=8, "
         f"logdir=Path({str(tmp_path / 'log')!r}))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

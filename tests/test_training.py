@@ -112,7 +112,7 @@ def idx(folder: Path, digits: list[int], compress: bool = False) -> Path:
 def quick(images: Path, network: str, save: Path, **options):
     """`train` with what makes it quick, quiet unless asked."""
     lines: list[str] = []
-    result = train(images, network, save, **{"size": 16, "batch": 8, "lr": 0.03, "say": lines.append, **options})
+    result = train(images, network, save, **{"size": 16, "batch_size": 8, "lr": 0.03, "say": lines.append, **options})
     return result, lines
 
 
@@ -442,7 +442,7 @@ def test_a_loss_that_is_no_number(run, colors, nets):
 
 def test_the_best_before_it_is_kept(colors, nets, tmp_path):
     with pytest.raises(Diverged, match=r"epoch 2/3, step 3: .*accuracy [01]\.\d+ after epoch 1, is in .*a\.pth"):
-        quick(colors, nets + "Brittle", tmp_path / "a.pth", batch=12, epochs=3)
+        quick(colors, nets + "Brittle", tmp_path / "a.pth", batch_size=12, epochs=3)
     assert torch.isfinite(state(tmp_path / "a.pth")["fc.weight"]).all()
 
 
@@ -457,7 +457,7 @@ def test_the_best_before_it_is_kept(colors, nets, tmp_path):
         ("Tiny", {"seed": -1}, errors.UsageError, "--seed"),
         ("Tiny", {"val": 1.0}, errors.UsageError, "--val"),
         ("Tiny", {"epochs": 0}, errors.UsageError, "--epochs"),
-        ("Tiny", {"batch": 0}, errors.UsageError, "--batch"),
+        ("Tiny", {"batch_size": 0}, errors.UsageError, "--batch"),
         ("Tiny", {"size": 0}, errors.UsageError, "--size"),
         ("Tiny", {"most": 1}, errors.UsageError, "--images"),
         ("Tiny", {"probe": Path("no.png")}, errors.ImageError, "no.png"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import layerscope
-from layerscope import demo
+from layerscope.commands import demo
 from layerscope.networks.build import build
 from layerscope.networks.open import open_network
 from layerscope.structure import structure

@@ -7,6 +7,7 @@
     ├── RecordError             a record that cannot be read or merged
     ├── NetworkError            a network that cannot be built, or whose keys do not match
     │   └── ForwardError        a network that raises while it runs
+    ├── DeviceError             a device that is not there or does not compute
     ├── Diverged                a training whose loss is no number any more (of layerscope.training)
     ├── EngineError             processes of a survey that died, hang or lost images (of layerscope.surveying)
     ├── NoMatch                 a pattern that selects nothing
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 
 __all__ = [
     "CheckpointError",
+    "DeviceError",
     "ForwardError",
     "ImageError",
     "LayerscopeError",
@@ -61,6 +63,10 @@ class NetworkError(LayerscopeError):
 
 class ForwardError(NetworkError):
     """A network that raises while it runs."""
+
+
+class DeviceError(LayerscopeError):
+    """A device that is not there or does not compute."""
 
 
 class NoMatch(LayerscopeError):

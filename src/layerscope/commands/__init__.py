@@ -1,1 +1,1 @@
-"""Commands that do not fit into `cli.py` any more, one file each; nothing heavy is imported at the top."""
+"""One file a command, each loaded when it is asked for; `options` has what several of them share."""

@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from layerscope.dtypes import is_float
 from layerscope.errors import LayerscopeError, NetworkError, UsageError
 from layerscope.hooks import unwrapped
 from layerscope.networks.build import build, head_of, labels_for, preprocessing_for, split_name, unbuilt
+from layerscope.networks.devices import Device, device_named, placed
 from layerscope.networks.foreign import Takes, open_program, plain, preprocessing_of, takes_of
 from layerscope.networks.identify import Identity, identify, signatures
 from layerscope.networks.preprocessing import IMAGENET, Preprocessing
 from layerscope.text import nearest
 
-__all__ = ["Network", "network_of", "open_network", "state_of", "transfer"]
+__all__ = ["Network", "network_of", "open_network", "opened", "state_of", "transfer"]
 
 
 @dataclass
@@ -246,16 +248,28 @@ def network_of(model: nn.Module, name: str = "") -> Network:
     return Network(model, name, preprocessing, notes=notes)
 
 
-def open_network(given: str | nn.Module) -> Network:
+def open_network(given: str | nn.Module, device: Device = None) -> Network:
     """A network from what the user wrote; see the table of NETWORK in the README.
 
-    Raises NetworkError, CheckpointError or UsageError, each with the next step.
+    `device`: where a network that is made here goes; a live module stays where it is (`opened` runs it elsewhere).
+    Raises NetworkError, CheckpointError, DeviceError or UsageError, each with the next step.
     """
+    where = device_named(device)
     if isinstance(given, nn.Module):
         return network_of(given)
     network = _opened(given)
     network.spec = given
+    if where is not None:
+        network.model.to(where)
     return network
+
+
+@contextmanager
+def opened(given: Network | nn.Module | str, device: Device = None) -> Iterator[Network]:
+    """The network that a caller has or names, on `device` while the block runs; afterwards it is as it was."""
+    network = given if isinstance(given, Network) else open_network(given)
+    with placed(network.model, device_named(device)):
+        yield network
 
 
 def _opened(given: str) -> Network:

@@ -15,6 +15,7 @@ from layerscope.hooks import looking
 from layerscope.images import open_image
 from layerscope.inspect import Progress, quiet, run
 from layerscope.networks.build import build, head_of, preprocessing_for, split_name
+from layerscope.networks.devices import Device, described, device_named
 from layerscope.networks.open import Network, open_network, transfer
 from layerscope.networks.preprocessing import Preprocessing
 from layerscope.text import counted
@@ -50,7 +51,7 @@ def train(
     weights: str | None = None,
     freeze: bool = False,
     epochs: int = 1,
-    batch: int = 32,
+    batch_size: int = 32,
     lr: float = 2e-4,
     seed: int = 0,
     val: float = 0.2,
@@ -58,6 +59,7 @@ def train(
     size: int | None = None,
     logdir: Path | None = None,
     probe: Path | None = None,
+    device: Device = None,
     say: Say = print,
     progress: Progress = quiet,
 ) -> Result:
@@ -69,25 +71,30 @@ def train(
     `torchvision:NAME`, `timm:NAME` or the user's `file.py:callable`. weights: a checkpoint whose tensors are
     taken where they fit. freeze: only the last layer learns. val: share of every class that is held out.
     most: use at most so many images, evenly over the classes. size: resize to so many pixels square. probe:
-    the image whose feature maps go to `logdir`, the first held-out one by default; see `Logs`.
+    the image whose feature maps go to `logdir`, the first held-out one by default; see `Logs`. device: where
+    it is trained, the CPU by default; the checkpoint holds CPU tensors whatever it is.
 
     Beside the checkpoint `classes.json` gets its classes and preprocessing. The same seed gives the same
     weights on the same machine; torch's own random state is left as it was. `say` gets lines for a person,
-    one an epoch among them. Raises UsageError, ImageError, NetworkError, OutputError, and Diverged when the
-    loss is no number any more; then, and after Ctrl-C, the best checkpoint so far is whole.
+    one an epoch among them. Raises UsageError, DeviceError, ImageError, NetworkError, OutputError, and Diverged
+    when the loss is not finite any more; then, and after Ctrl-C, the best checkpoint so far is whole.
     """
-    _check(network, epochs, batch, lr, seed, val, most, size)
+    _check(network, epochs, batch_size, lr, seed, val, most, size)
+    where = device_named(device) or torch.device("cpu")
     picture = open_image(probe) if probe else None
     examples = find_examples(Path(images), seed, val, most, progress)
     _tell(examples, say)
+    if device:
+        say(f"device: {described(where)}")
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
         torch.default_generator.manual_seed(seed)
         made = _network(network, examples.classes, size)
+        made.model.to(where)
         _try(made)
         if weights:
             say(_transferred(made, weights))
         best = Best(Path(save), made)
-        logs = _logs(logdir, made, examples, batch, probe, picture, say)
+        logs = _logs(logdir, made, examples, batch_size, probe, picture, say)
         if logs:
             stack.callback(logs.close)
 
@@ -96,7 +103,7 @@ def train(
             if logs:
                 logs.epoch(epoch)
 
-        plan = Plan(epochs, batch, lr, seed, _head(made) if freeze else "")
+        plan = Plan(epochs, batch_size, lr, seed, _head(made) if freeze else "")
         training = Training(made, examples, plan, on_epoch, progress=progress)
         if logs:
             training.on_loss, training.on_diverged = logs.loss, logs.diverged

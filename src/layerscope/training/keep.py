@@ -39,7 +39,10 @@ class Best:
         if self.epoch and _merit(epoch) <= _merit(self.epoch):
             return False
         buffer = io.BytesIO()
-        torch.save(self.network.model.state_dict(), buffer)
+        state = self.network.model.state_dict()
+        for name, tensor in state.items():
+            state[name] = tensor.cpu()  # for machines without this device
+        torch.save(state, buffer)
         save(buffer.getvalue(), self.path)
         if not self.epoch:
             self._note_classes()

@@ -147,6 +147,7 @@ class Training:
             self.step += 1
             optimizer.zero_grad(set_to_none=True)
             logits = self._logits(images)
+            targets = targets.to(logits.device)
             loss = cross_entropy(logits, targets)
             value = loss.item()
             if not math.isfinite(value):
@@ -170,6 +171,7 @@ class Training:
         with looking(self.network.model):
             for images, targets in self._batches(self.examples.held_out):
                 logits = self._logits(images)
+                targets = targets.to(logits.device)
                 score.add(cross_entropy(logits, targets).item(), logits, targets)
                 self._tick(f"epoch {number}/{self.plan.epochs}, validation loss {score.loss:.3f}")
         return score

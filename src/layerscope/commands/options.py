@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layerscope.text import printable
+
 if TYPE_CHECKING:
     from layerscope.networks.open import Network
     from layerscope.record import Record
 
 __all__ = [
+    "BATCH",
+    "DEVICE",
     "JSON",
     "NETWORK_HELP",
     "OUT",
     "RECORD",
     "Floats",
     "Pair",
+    "complain",
     "deliver",
+    "deliver_report",
     "network_of",
-    "preprocessing_options",
+    "network_options",
     "say",
 ]
 
@@ -63,9 +69,16 @@ class Floats(click.ParamType):
         return numbers
 
 
-def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: --size, --resize, --crop, --mean and --std."""
+DEVICE = click.option("--device", metavar="NAME", help="Run on cpu, cuda, cuda:1, mps, or auto; by default the CPU.")
+BATCH = click.option(
+    "--batch", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Images a pass."
+)
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator: --device, --size, --resize, --crop, --mean and --std, which `network_of` takes."""
     options = [
+        DEVICE,
         click.option("--size", type=Pair(), help="Resize to exactly this, without a crop."),
         click.option("--resize", type=Pair(), help="Shorter side (or exact height x width) before the crop."),
         click.option("--crop", type=Pair(), help="Centre crop."),
@@ -77,13 +90,25 @@ def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def network_of(given: str, size: Any, resize: Any, crop: Any, mean: Any, std: Any) -> Network:
-    """The network that the user named, with the preprocessing that the user set."""
+def network_of(
+    given: str, size: Any, resize: Any, crop: Any, mean: Any, std: Any, device: str | None = None
+) -> Network:
+    """The network that the user named, on the device and with the preprocessing that the user set."""
     from layerscope.networks.open import open_network
 
-    network = open_network(given)
+    network = open_network(given, device)
+    if device:
+        from layerscope.networks.devices import described
+        from layerscope.networks.foreign import home_of
+
+        say(f"device: {described(home_of(network.model)[0])}")
     network.preprocessing = network.preprocessing.changed(size, resize, crop, mean, std)
     return network
+
+
+def complain(text: str) -> None:
+    """An error on standard error, without control characters that a file could have put into it."""
+    click.echo(f"layerscope: {printable(text)}", err=True)
 
 
 def say(text: str) -> None:
@@ -116,6 +141,21 @@ def deliver(
     for note in record.notes:
         say(note)
     terminal.show(record)
+
+
+def deliver_report(found: Any, page: Callable[[Any], bytes], out: Path | None, as_json: bool) -> None:
+    """Write the page of a unit or a decision where one was asked for, then print it."""
+    from layerscope.files import save
+    from layerscope.views import documents
+
+    if out:
+        save(page(found), out)
+        say(f"picture: {out}")
+    if as_json:
+        click.echo(documents.dumps(found.to_json()))
+        return
+    for line in found.text().splitlines():
+        click.echo(printable(line))
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
