@@ -95,11 +95,11 @@ def weights(
       layerscope weights AlexNet.pth --json | jq '.tensors[0].mean'
     """
     from layerscope.files import save as write
-    from layerscope.inspect import weights as look
+    from layerscope.inspection import weights as look
     from layerscope.views import documents, terminal
 
     with terminal.bar("reading") as progress:
-        record = look(checkpoint, match, bins, maps=bool(out or save), progress=progress)
+        record = look(checkpoint, match=match, bins=bins, maps=bool(out or save), progress=progress)
     if csv:
         write(documents.tables(record)["tensors"].encode(), csv)
     deliver(record, as_json, save, out)
@@ -121,8 +121,8 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
       layerscope layers AlexNet.pth
       layerscope layers torchvision:resnet34 --input 3x64x64
     """
-    from layerscope.inspect import batch_of, zeros
-    from layerscope.structure import structure
+    from layerscope.inspection import structure
+    from layerscope.networks.feeding import batch_of, zeros
     from layerscope.views import documents, terminal
 
     opened = network_of(network, **preprocessing)
@@ -180,7 +180,7 @@ def features(
       layerscope features resNet34.pth tulip.jpg --layers 'layer1*' --channels all --out maps
       layerscope features torchvision:resnet34=resNet34.pth tulip.jpg --layers Conv2d --cmap gray --range layer
     """
-    from layerscope.inspect import features as look
+    from layerscope.inspection import features as look
     from layerscope.views import terminal
 
     if channels != "all" and not (channels.isdecimal() and int(channels) > 0):
@@ -220,7 +220,10 @@ def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | No
     from layerscope.views import terminal
 
     with terminal.bar("comparing") as progress:
-        record = compare_networks(a, b, image, progress) if image else compare_checkpoints(a, b, progress, bool(save))
+        if image:
+            record = compare_networks(a, b, image, progress=progress)
+        else:
+            record = compare_checkpoints(a, b, progress=progress, maps=bool(save))
     # The kernels of two checkpoints are for the viewer alone.
     deliver(record, as_json, save, out, None if image else record.only())
 

@@ -9,14 +9,19 @@ import torch
 from torch import nn
 from torchvision.models import alexnet, resnet18, shufflenet_v2_x0_5
 
+from layerscope.modules import Table
 from layerscope.units import receptive_field
 from layerscope.units.geometry import geometry
-from layerscope.units.place import visiting
+from layerscope.units.place import placing
 
 
 def places(model, x):
-    found = {}
-    with visiting(model, lambda key, _module, _output, place: found.update({key: place.grid})), torch.no_grad():
+    found, table = {}, Table(model)
+
+    def note(key, _module, _output, place):
+        found[key] = place.grid
+
+    with placing(table, table.observable, note), torch.no_grad():
         model(x)
     return {key: grid for key, grid in found.items() if len(grid) == 2}
 

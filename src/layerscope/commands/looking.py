@@ -46,7 +46,7 @@ def unit(
     from layerscope import units
     from layerscope.views.unit import unit_page
 
-    found = units.look(network_of(network, **preprocessing), image, layer, channel, position or None)
+    found = units.unit(network_of(network, **preprocessing), image, layer, channel, position or None)
     _deliver_look(found, unit_page, out, as_json)
 
 
@@ -86,7 +86,9 @@ def evidence(
 
     opened = network_of(network, **preprocessing)
     with terminal.bar("occlusion", count=True) as progress:
-        found = units.weigh(opened, image, layer, target, window, stride, progress)
+        found = units.evidence(
+            opened, image, layer=layer, target=target, window=window, stride=stride, progress=progress
+        )
     _deliver_look(found, evidence_page, out, as_json)
 
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from layerscope.hooks import looking
+from layerscope.hooks import looking, observing
+from layerscope.modules import Table
 from layerscope.profiles import Line
-from layerscope.units.place import visiting
+from layerscope.sites import Site
 from layerscope.units.trace import Op, Reads, Spot, Trace
 
 __all__ = ["geometry"]
@@ -43,15 +44,16 @@ def geometry(model: nn.Module, x: Tensor) -> dict[str, tuple[Line, Line]]:
     height, width = source.shape[-2:]
     lines = _Lines(source, _Seen(Line(0, 1, 1, height), Line(0, 1, 1, width), (height, width)))
 
-    def visit(key: str, _module: nn.Module, output: Tensor, place: object) -> None:
+    def on_output(site: Site, _module: nn.Module, output: Tensor) -> None:
         lines.follow(trace)
         spot = trace.spot(output)
         seen = lines.of(spot) if spot is not None else None
         if seen is not None and output.dim() == 4:
-            found[key] = seen.rows, seen.columns
+            found[site.key] = seen.rows, seen.columns
 
-    with looking(model), trace, Reads(trace), visiting(model, visit):
-        model(x)
+    table = Table(model)
+    with looking(model), trace, Reads(trace), observing(table, table.observable, on_output):
+        table.root(x)
     return {} if trace.lost else found
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerscope.hooks import looking, tap, tensors_in, unwrapped
+from layerscope.hooks import looking, observing
+from layerscope.modules import copied, tensors_in, unwrapped
 from layerscope.sites import Site
 
 __all__ = ["Sentinel", "finite", "sample"]
 
 #: values of a tensor that is read in every step
 _SMALL = 4096
-
-
-class _Found(BaseException):
-    """The first layer with such a value. No Exception: a network may catch those in its own forward."""
 
 
 def finite(tensors: Iterable[Tensor | None]) -> bool:
@@ -117,44 +114,17 @@ class Sentinel:
         """
         assert self._kept
         args, kwargs, (casting, dtype) = self._kept
-        found: list[str] = []
-        ran: dict[str, int] = {}
+        first, ran = "", dict[str, int]()
 
-        def see(site: Site, _module: nn.Module, tensor: Tensor) -> None:
+        def on_output(site: Site, _module: nn.Module, tensor: Tensor) -> None:
+            nonlocal first
             ran[site.path] = len(ran)
             if not _finite(tensor):
-                found.append(site.key)
-                raise _Found
+                first = site.key
+                observation.stop()
 
         autocast = torch.autocast(self._device, dtype=dtype) if casting else nullcontext()
-        with _as_it_trains(self.model), autocast:
-            try:
-                with tap(self.model, see, paths):
-                    self.model(*_copied(args), **_copied(kwargs))
-            except _Found:
-                return found[0], ran
-        return "", ran
-
-
-@contextmanager
-def _as_it_trains(model: nn.Module) -> Iterator[None]:
-    """`looking`, in the modes that the modules are in: batch norms use the batch, dropout drops."""
-    flags = [(module, module.training) for module in model.modules()]
-    # All of them: batch norm writes its running statistics without a trace in the tensor's version.
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with looking(model):
-        try:
-            for module, training in flags:
-                module.training = training
-            yield
-        finally:
-            for buffer, copy in buffers:
-                buffer.copy_(copy)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if type(value) in (list, tuple):
-        return type(value)(map(_copied, value))
-    return {key: _copied(one) for key, one in value.items()} if type(value) is dict else value
+        # In the modes that the modules are in: batch norms use the batch, dropout drops.
+        with looking(self.model, evaluating=False), autocast, observing(self.model, paths, on_output) as observation:
+            self.model(*copied(args), **copied(kwargs))
+        return first, ran
