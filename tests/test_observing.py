@@ -193,7 +193,7 @@ def test_whatever_ends_the_block_the_hooks_are_gone(model, error):
         if error:
             raise error
 
-    nothing = {"on_input": end, "on_exit": lambda: None, "on_shape": lambda *_: None}
+    nothing = {"on_input": end, "on_exit": lambda *_: None, "on_shape": lambda *_: None}
     try:
         with observing(model, ["stem", ""], replacing=True, fallback=["encoder"], **nothing):
             assert hooks_of(model)
@@ -255,8 +255,8 @@ def test_before_and_after_a_module_also_where_it_raises():
 
     net = Scaled(fail, a=nn.Identity(), bad=Net(fail))
     with pytest.raises(ValueError, match="no"), observing(
-        net, ["", "a", "bad"], on_input=lambda site, module, args, kwargs: told.append((site.path, len(args), kwargs)),
-        on_exit=lambda: told.append("exit"),
+        net, ["", "a", "bad"], on_input=lambda path, module, args, kwargs: told.append((path, len(args), kwargs)),
+        on_exit=lambda *_: told.append("exit"),
     ):  # fmt: skip
         net(torch.ones(1), factor=2)
     assert told == [("", 1, {"factor": 2}), ("a", 1, {}), "exit", ("bad", 1, {}), "exit", "exit"]

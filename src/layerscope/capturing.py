@@ -105,9 +105,10 @@ def _capturing(chosen: Selection, inputs: bool, gradients: bool) -> Iterator[Cap
             # Of the value that the layer produced, also where an in-place operation follows: torch keeps it apart.
             tensor.register_hook(keep_gradient)  # type: ignore[no-untyped-call]
 
-    def keep_input(site: Site, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def keep_input(path: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = copied((*args, *kwargs.values()))
-        seen.inputs[site.key] = given[0] if len(given) == 1 else given
+        seen.inputs[Site(path, observation.calls[path]).key] = given[0] if len(given) == 1 else given
 
-    with observing(chosen.table, chosen.paths, keep_output, on_input=keep_input if inputs else None):
+    kept = observing(chosen.table, chosen.paths, keep_output, on_input=keep_input if inputs else None)
+    with kept as observation:
         yield seen

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from layerscope.modules import Table, tensors_in, unwrapped
 from layerscope.sites import Site
@@ -26,7 +26,8 @@ from layerscope.sites import Site
 __all__ = ["Observation", "OnOutput", "calls_in_full_pass", "looking", "observing", "tensors_in", "unwrapped"]
 
 OnOutput = Callable[[Site, nn.Module, Tensor], Any]
-OnInput = Callable[[Site, nn.Module, tuple[Any, ...], dict[str, Any]], object]
+OnInput = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
+OnExit = Callable[[str, nn.Module, tuple[Any, ...], Any], None]
 OnShape = Callable[[nn.Module, tuple[int, ...]], object]
 
 
@@ -79,12 +80,6 @@ class Observation:
 
         return fallback
 
-    def _input_hook(self, path: str, on_input: OnInput) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            on_input(Site(path, self.calls[path]), module, args, kwargs)
-
-        return hook
-
 
 def _swapped(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
     return new if tensor is old else tensor
@@ -105,7 +100,7 @@ def observing(
     fallback: Iterable[str] = (),
     on_shape: OnShape | None = None,
     on_input: OnInput | None = None,
-    on_exit: Callable[[], object] | None = None,
+    on_exit: OnExit | None = None,
 ) -> Iterator[Observation]:
     """Observe the modules at these paths while the block runs, compiled ones as they were written; "" is the network.
 
@@ -116,7 +111,8 @@ def observing(
     `fallback`: paths of containers that are observed until one of `modules` inside of them has run.
     `on_shape(module, shape)`: for outputs of leaves that are not among `modules`: what the axes of a layer mean is
     known from the layers before it, whether they are looked at or not.
-    `on_input(site, module, args, kwargs)`: before a module runs. `on_exit()`: after it ran, or raised an exception.
+    `on_input(path, module, args, kwargs)`: before a module runs; (args, kwargs) that it returns go in instead.
+    `on_exit(path, module, args, output)`: after it ran; where it raised an exception `output` is None.
 
     The block ends silently when a callback calls `Observation.stop`, or when every module has run as often as
     `stop_after` says; an empty one is filled by a block that runs to its end, see `calls_in_full_pass`.
@@ -130,11 +126,10 @@ def observing(
         for path in filter(table.sees, paths):
             module = table[path]
             if on_input is not None:
-                hook = observation._input_hook(path, on_input)
-                handles.callback(before(module, hook, with_kwargs=True).remove)
+                handles.callback(before(module, partial(on_input, path), with_kwargs=True).remove)
             handles.callback(after(module, observation._output_hook(path)).remove)
             if on_exit is not None:
-                handles.callback(after(module, _exit_hook(on_exit), always_call=True).remove)
+                handles.callback(after(module, partial(on_exit, path), always_call=True).remove)
         for path in fallback:
             if path not in paths:
                 handles.callback(after(table[path], observation._fallback_hook(path, paths)).remove)
@@ -151,13 +146,6 @@ def observing(
             return
     if stop_after is not None and not stop_after:
         stop_after.update(observation.calls)
-
-
-def _exit_hook(on_exit: Callable[[], object]) -> Callable[..., None]:
-    def hook(*_: object) -> None:
-        on_exit()
-
-    return hook
 
 
 def _shape_hook(on_shape: OnShape) -> Callable[..., None]:
@@ -183,13 +171,12 @@ def calls_in_full_pass(model: nn.Module, modules: Iterable[str], inputs: Any) ->
 
 
 def _signature(value: Any) -> Hashable:
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype, value.device
-    if isinstance(value, Mapping):
-        return tuple((key, _signature(one)) for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(map(_signature, value))
-    return value if isinstance(value, int | float | str | None) else str(type(value))
+    leaves, structure = tree_flatten(value)
+    return str(structure), *(
+        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor)
+        else leaf if isinstance(leaf, int | float | str | None) else type(leaf)
+        for leaf in leaves
+    )  # fmt: skip
 
 
 def _eager() -> Any:

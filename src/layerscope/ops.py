@@ -67,7 +67,7 @@ class Functions(TorchFunctionMode):
     def __enter__(self) -> Functions:
         self._around, self._calls = [""], Counter()
         inside = [path for path in self._table.observable if self._table[path] is not self._table.root]
-        self._hooks.enter_context(observing(self._table, inside, on_input=self._entering, on_exit=self._around.pop))
+        self._hooks.enter_context(observing(self._table, inside, on_input=self._enter, on_exit=self._leave))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -75,8 +75,11 @@ class Functions(TorchFunctionMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._hooks.close()
 
-    def _entering(self, site: Site, *_: object) -> None:
-        self._around.append(site.path)
+    def _enter(self, path: str, *_: object) -> None:
+        self._around.append(path)
+
+    def _leave(self, *_: object) -> None:
+        self._around.pop()
 
     def unseen(self, on_output: OnOutput) -> OnOutput:
         """`on_output`, whose own calls of torch are not the network's."""

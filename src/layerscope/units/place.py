@@ -144,10 +144,10 @@ def run_to_layer(
     inputs: list[Tensor] = []
     ran: list[str] = []
 
-    def on_input(site: Site, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if site.call == wanted.call:
-            # A copy: the layer itself may write into it.
-            inputs.extend(tensor.detach().clone() for _, tensor in [*tensors_in([*args, *kwargs.values()])][:1])
+    def on_input(_path: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = next(tensors_in([*args, *kwargs.values()]), None)
+        # A copy: the layer itself may write into it. Of the last call, which is the one.
+        inputs[:] = [first[1].detach().clone()] if first else []
 
     def on_output(key: str, module: nn.Module, output: Tensor, place: Place) -> None:
         ran.append(key)

@@ -65,7 +65,7 @@ class Batch:
         """A batch begins."""
         self.calls.clear()
 
-    def _enter(self, _site: Site, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, _path: str, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.called = True
         self.depth += 1
         if self.depth > 1 or _in_backward():
@@ -77,7 +77,7 @@ class Batch:
             first = next((tensor for _, tensor in tensors_in([*args, *kwargs.values()])), None)
             self.collector.begin(len(first) if first is not None and first.dim() else None)
 
-    def _leave(self) -> None:
+    def _leave(self, *_: object) -> None:
         self.depth -= 1
         if self.depth == 0:
             self.counting = False

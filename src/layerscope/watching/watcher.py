@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from torch.optim import Optimizer
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.hooks import unwrapped
+from layerscope.modules import unwrapped
 from layerscope.record import Entry, Record
-from layerscope.selection import select
+from layerscope.selection import Layers, select
 from layerscope.watching import ranks
 from layerscope.watching.batch import Batch
 from layerscope.watching.board import Board
@@ -51,7 +52,7 @@ def watch(
     every: int | Callable[[int], bool] = 100,
     probe: Any = None,
     *,
-    layers: str | Sequence[str] = (),
+    layers: Layers = (),
     optimizer: Any = None,
     scaler: Any = None,
     activations: bool = True,
@@ -74,9 +75,9 @@ def watch(
     last of several), or else when `Watch.step` is called. Steps count from `start` + 1. Looked at are the first one and
     every `every`th one, or those for which `every(step)` is true: weights, gradients, the update, activations of the
     training batch, and the network's answer to `probe`: a tensor (B, C, H, W), image files, or whatever else the
-    network is called with. `layers`: globs over the paths or types of layers; all leaves if empty.
+    network is called with. `layers`: as `layerscope.features` takes them; all leaves if empty.
 
-    `nan_every`: in how many steps gradients are tested for values that are no numbers; 0 for never. `scaler`: the
+    `nan_every`: in how many steps gradients are tested for non-finite values; 0 for never. `scaler`: the
     GradScaler, for steps that it skips. `all_ranks`: the activations of all processes, not of the first alone.
     `to`: sinks for figures, of `layerscope.watching.sinks`. `keep`, `budget_bytes`: records that are kept, see `Store`;
     `maps_bytes`: of the probe's maps of one step. `say` gets a line for a person; by default on stderr.
@@ -84,60 +85,44 @@ def watch(
     Nothing raises once the training runs. Before that: NoMatch, UsageError, ImageError, OutputError.
     """
     if isinstance(every, int) and every < 1:
-        raise UsageError(f"every: {every} is no number of steps; give 1 or more")
+        raise UsageError(f"every: {every} is not a number of steps; give 1 or more")
     if nan_every < 0 or start < 0:
         raise UsageError("nan_every and start count steps; give 0 or more")
-    return Watch(
-        model,
-        Path(logdir),
-        every if callable(every) else lambda step: step == start + 1 or step % every == 0,
-        probe,
-        [layers] if isinstance(layers, str) else list(layers),
-        [one for one in (optimizer if isinstance(optimizer, list | tuple) else [optimizer]) if one is not None],
-        scaler=scaler,
-        wants={"activations": activations, "gradients": gradients, "updates": updates},
-        nan_every=nan_every,
-        all_ranks=all_ranks,
-        tensorboard=tensorboard,
-        graph=graph,
-        sinks=list(to),
-        start=start,
-        bounds=(keep, budget_bytes, maps_bytes),
-        say=say,
-    )
+    return Watch(**locals())
 
 
+@dataclass(eq=False)
 class Watch:
-    """A context manager: it looks while the block runs, and leaves nothing behind on the network. See `watch`."""
+    """A context manager: it looks while the block runs, and leaves nothing behind on the network.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        logdir: Path,
-        chosen: Callable[[int], bool],
-        probe: Any,
-        layers: list[str],
-        optimizers: list[Any],
-        *,
-        scaler: Any,
-        wants: dict[str, bool],
-        nan_every: int,
-        all_ranks: bool,
-        tensorboard: bool,
-        graph: bool,
-        sinks: list[Sink],
-        start: int,
-        bounds: tuple[int, int, int],
-        say: Callable[[str], None],
-    ) -> None:
-        self.model, self.logdir, self._chosen, self.wants = model, logdir, chosen, wants
-        self.network = unwrapped(model)
-        self.paths = select(model, layers).paths
-        self.count = self.start = start
-        self.all_ranks, self.nan_every, self.bounds = all_ranks, nan_every, bounds
-        self._says, self._given, self._options = say, probe, (tensorboard, graph)
-        self._optimizers, self._scaler, self._sinks = optimizers, scaler, sinks
-        self.probe: Probe | None = None
+    The fields are the arguments of `watch`. `count`: steps that are over. `paths`: of the layers that are looked at.
+    """
+
+    model: nn.Module
+    logdir: str | os.PathLike[str]
+    every: int | Callable[[int], bool]
+    probe: Any
+    layers: Layers
+    optimizer: Any
+    scaler: Any
+    activations: bool
+    gradients: bool
+    updates: bool
+    nan_every: int
+    all_ranks: bool
+    tensorboard: bool
+    graph: bool
+    to: Sequence[Sink]
+    start: int
+    keep: int
+    budget_bytes: int
+    maps_bytes: int
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.network = unwrapped(self.model)
+        self.paths = select(self.model, self.layers).paths
+        self.count = self.start
         self.health = Health()
         self._broken: set[str] = set()
         self._running = self._ended = self._alarmed = self._wanted = self._looking = False
@@ -202,8 +187,8 @@ class Watch:
             self._tell([Event(self.count, kind, layer, text)])
 
     def diverged(self) -> None:
-        """The loss of the batch that has just run is no number: say where that began, for a loop that stops itself."""
-        with self._guard("the search for what is no number"):
+        """The loss of the batch that has just run is not finite: say where that began, for a loop that stops itself."""
+        with self._guard("the search for non-finite values"):
             if self._sentinel:
                 layer, text = self._sentinel.name(self.paths)
                 self._tell([Event(self.count + 1, "non-finite", layer, text)])
@@ -212,25 +197,26 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self.rank = ranks.rank()
-        if self._given is not None:
-            self.probe = self._given if isinstance(self._given, Probe) else Probe.of(self.network, self._given)
+        if self.probe is not None and not isinstance(self.probe, Probe):
+            self.probe = Probe.of(self.network, self.probe)
         self._store: Store | None = None
         self._board: Board | None = None
         if self.rank == 0:
-            keep, budget_bytes, _ = self.bounds
             about = {"network": type(self.network).__name__, "layerscope": __version__, "torch": torch.__version__}
-            self._store = Store(self.logdir, self.start, keep, budget_bytes, about, self._say)
-            self._board = Board(self.logdir, self._say) if self._options[0] else None
-            if self._board and self.probe and self._options[1]:
+            self._store = Store(Path(self.logdir), self.start, self.keep, self.budget_bytes, about, self._say)
+            self._board = Board(self.logdir, self._say) if self.tensorboard else None
+            if self._board and self.probe and self.graph:
                 with self._guard("the graph"):
                     self._board.graph(self.network, self.probe.example)
         self._running, self._ended, self._seen = True, False, -1
-        takes_part = self.rank == 0 or self.all_ranks
-        self._batch = Batch(self.model, self.paths, self._guard) if self.wants["activations"] and takes_part else None
-        self._updates = Updates(self.network) if self.wants["updates"] and self.rank == 0 else None
-        self._skips = Skips(self._scaler)
+        takes_part = self.activations and (self.rank == 0 or self.all_ranks)
+        self._batch = Batch(self.model, self.paths, self._guard) if takes_part else None
+        self._updates = Updates(self.network) if self.updates and self.rank == 0 else None
+        self._skips = Skips(self.scaler)
         self._sentinel = Sentinel(self.model) if self.nan_every else None
-        self._clock = Clock(self.network, self._optimizers, self._before, self._after, self._say)
+        several = self.optimizer if isinstance(self.optimizer, list | tuple) else [self.optimizer]
+        optimizers = [optimizer for optimizer in several if optimizer is not None]
+        self._clock = Clock(self.network, optimizers, self._before, self._after, self._say)
         self._arm()
         return self
 
@@ -259,7 +245,8 @@ class Watch:
 
     def _next_is_chosen(self) -> bool:
         with self._guard("what `every` chooses"):
-            return self._chosen(self.count + 1)
+            step = self.count + 1
+            return self.every(step) if callable(self.every) else step == self.start + 1 or step % self.every == 0
         return False
 
     def _before(self, optimizer: Optimizer | None, closed: bool) -> None:
@@ -279,7 +266,7 @@ class Watch:
     def check(self, updated: bool = False) -> None:
         """Test the gradients as they are now: to be called before the update of a step, if a closure makes it.
 
-        `updated`: the update is over, and has spoilt the weights if they were no numbers.
+        `updated`: the update is over, and has spoilt the weights if they were not finite.
         """
         self._unchecked = False
         if not self._due or self._sentinel is None:
@@ -299,7 +286,7 @@ class Watch:
         return bool(self.nan_every) and (self.count + 1) % self.nan_every == 0
 
     def _graded(self, optimizer: Optimizer | None) -> list[Entry]:
-        if not self.wants["gradients"]:
+        if not self.gradients:
             return []
         scale = self._skips.scale(optimizer)
         named = ((name, one.grad) for name, one in self.network.named_parameters() if one.grad is not None)
@@ -342,7 +329,7 @@ class Watch:
         probe: list[Entry] = []
         if self.probe:
             with self._guard("the probe"):
-                probe = self.probe.look(self.network, self.paths, self.bounds[2])
+                probe = self.probe.look(self.network, self.paths, self.maps_bytes)
         judged = [] if self._skips.skips else gradients  # infinite on purpose, and nothing came of it
         events = self.health.see(self.count, _paired(probe, batch), weights, judged, changed)
         if any(one.kind == "non-finite" for one in events) and self._alarmed:
@@ -380,7 +367,7 @@ class Watch:
             self._store.line(line | ({"events": [event.packed() for event in events]} if events else {}))
         if self._board:
             self._board.scalars(step, scalars)
-        for sink in self._sinks:
+        for sink in self.to:
             with self._guard("what was handed over"):
                 sink(step, scalars, events, record)
 
@@ -399,7 +386,7 @@ class Watch:
 
     def _say(self, line: str) -> None:
         rank = ranks.rank()
-        self._says(f"rank {rank}: {line}" if rank else line)
+        self.say(f"rank {rank}: {line}" if rank else line)
 
     @contextmanager
     def _guard(self, what: str) -> Iterator[None]:
