@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -31,8 +30,7 @@ from layerscope.watching.scaling import Skips
 from layerscope.watching.sentinel import Sentinel, finite, sample
 from layerscope.watching.sinks import Sink
 from layerscope.watching.store import Store
-from layerscope.watching.tensors import GRAD, described
-from layerscope.watching.updates import Updates
+from layerscope.watching.tensors import GRAD, Updates, described
 
 __all__ = ["Watch", "watch"]
 
@@ -166,8 +164,8 @@ class Watch:
         if not self._runs():
             return
         with self._guard("the figures that were logged"):
-            given = {**(scalars or {}), **more}.items()
-            self._scalars({name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in given})
+            figures = {**(scalars or {}), **more}.items()
+            self._tell(self.count, {name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in figures})
 
     def _runs(self) -> bool:
         """Whether the block runs; said once where it is over. Raises UsageError where it never began."""
@@ -184,14 +182,13 @@ class Watch:
     def note(self, text: str, kind: str = "note", layer: str = "") -> None:
         """Keep an event of one's own."""
         if self._runs():
-            self._tell([Event(self.count, kind, layer, text)])
+            self._event(self.count, kind, layer, text)
 
     def diverged(self) -> None:
         """The loss of the batch that has just run is not finite: say where that began, for a loop that stops itself."""
         with self._guard("the search for non-finite values"):
             if self._sentinel:
-                layer, text = self._sentinel.name(self.paths)
-                self._tell([Event(self.count + 1, "non-finite", layer, text)])
+                self._event(self.count + 1, "non-finite", *self._sentinel.name(self.paths))
 
     # hooks on and off
 
@@ -276,8 +273,8 @@ class Watch:
         else:
             fine = finite(sample((one.grad for one in self.network.parameters()), (self.count + 1) % _WHOLE == 0))
         if not fine and not self._alarmed:
-            layer, text = self._sentinel.name(self.paths, updated)
-            self._tell([Event(self.count + 1, "non-finite", layer, text)])  # the step that ends now
+            # Of the step that ends now.
+            self._event(self.count + 1, "non-finite", *self._sentinel.name(self.paths, updated))
             self._wanted = True  # the next forward pass is looked at, whichever step it is
         self._alarmed = not fine
 
@@ -299,7 +296,7 @@ class Watch:
         self.count += 1
         self._by_hook = optimizer is not None
         if skipped := self._skips.since():
-            self._tell([Event(self.count, "skipped", "", skipped)])
+            self._event(self.count, "skipped", "", skipped)
         if self._looking:
             self._looking = False
             with self._guard("the step"):
@@ -332,52 +329,31 @@ class Watch:
                 probe = self.probe.look(self.network, self.paths, self.maps_bytes)
         judged = [] if self._skips.skips else gradients  # infinite on purpose, and nothing came of it
         events = self.health.see(self.count, _paired(probe, batch), weights, judged, changed)
-        if any(one.kind == "non-finite" for one in events) and self._alarmed:
-            events = [one for one in events if one.kind != "non-finite"]  # said before the update, with its source
+        if self._alarmed:  # said before the update, with its source
+            events = [event for event in events if event.kind != "non-finite"]
         record = Record("features", type(self.network).__name__)
         record.pictures = list(self.probe.pictures) if self.probe and probe else []
         record.notes = [str(event) for event in events]
         record.provenance = {"layerscope": __version__, "torch": torch.__version__, "step": self.count}
         for entry in (*probe, *batch, *weights, *gradients, *changed):
             record.add(entry)
-        self._write(record, events)
+        self._tell(self.count, self.health.scalars, events, record)
 
-    def _write(self, record: Record, events: list[Event]) -> None:
-        scalars = self.health.scalars
-        if self._store:
-            # The record first: the index never names a step before it is whole.
-            self._store.save(self.count, record)
-        if self._board:
-            self._board.record(self.count, record)
-        self._scalars(scalars, events, record)
-        self._lines(events)
-
-    def _scalars(
-        self,
-        scalars: Mapping[str, float],
-        events: Sequence[Event] = (),
-        record: Record | None = None,
-        step: int | None = None,
+    def _tell(
+        self, step: int, scalars: Mapping[str, float], events: Sequence[Event] = (), record: Record | None = None
     ) -> None:
-        if self.rank:
-            return
-        step = self.count if step is None else step
-        if self._store:
-            line: dict[str, Any] = {"step": step, "time": time.time(), "scalars": dict(scalars)}
-            self._store.line(line | ({"events": [event.packed() for event in events]} if events else {}))
-        if self._board:
-            self._board.scalars(step, scalars)
-        for sink in self.to:
-            with self._guard("what was handed over"):
-                sink(step, scalars, events, record)
-
-    def _tell(self, events: list[Event]) -> None:
-        self._scalars({}, events, step=events[0].step)
+        sinks = [self._store, self._board, *self.to] if self.rank == 0 else []
+        for sink in sinks:
+            if sink is not None:
+                with self._guard("what was handed over"):
+                    sink(step, scalars, events, record)
         self._lines(events)
+
+    def _event(self, step: int, kind: str, layer: str, text: str) -> None:
+        self._tell(step, {}, [Event(step, kind, layer, text)])
 
     def _lines(self, events: Sequence[Event]) -> None:
-        kinds = dict.fromkeys(event.kind for event in events)
-        for kind in kinds:
+        for kind in dict.fromkeys(event.kind for event in events):
             ours = [event for event in events if event.kind == kind]
             for event in ours[:_LINES]:
                 self._say(str(event))
