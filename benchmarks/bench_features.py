@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerscope.hooks import looking, tap, tappable
+from layerscope.hooks import calls_in_full_pass, looking, observing
+from layerscope.modules import Table
 from layerscope.networks.build import build
 from layerscope.reduce import Collector
 
@@ -37,9 +38,10 @@ def collect(
     model: nn.Module, x: torch.Tensor, maps: int | None, prefix: tuple[str, ...] = ("",), stop: bool = False
 ) -> None:
     """One pass with the statistics, and the maps, of all layers whose path begins with one of `prefix`."""
-    paths = [path for path, _, leaf in tappable(model) if leaf and path.startswith(prefix)]
+    table = Table(model)
+    paths = [path for path in table.observable if path in table.leaves and path.startswith(prefix)]
     collector = Collector(maps)
-    with tap(model, collector.keep, paths, x if stop else None):
+    with observing(table, paths, collector.keep, calls_in_full_pass(model, paths, x) if stop else None):
         model(x)
     list(collector.entries())
 
@@ -87,7 +89,8 @@ def nnsight(model: nn.Module) -> Callable[[torch.Tensor], object]:
     """References to every leaf's output: overwritten in place, and of a module that runs twice the first."""
     tool = importlib.import_module("nnsight")
     wrapped = tool.NNsight(model)
-    paths = [path for path, _, leaf in tappable(model) if leaf]
+    table = Table(model)
+    paths = [path for path in table.observable if path in table.leaves]
 
     def run(x: torch.Tensor) -> object:
         with wrapped.trace(x):

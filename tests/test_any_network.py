@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 import layerscope
 from layerscope.errors import NetworkError, NoMatch
-from layerscope.hooks import everything, tap, tappable
-from layerscope.inspect import run as forward
+from layerscope.hooks import calls_in_full_pass, observing
+from layerscope.inspection import structure
+from layerscope.modules import Table
+from layerscope.networks.feeding import run as forward
 from layerscope.networks.open import open_network
 from layerscope.reduce import Collector
-from layerscope.structure import structure
 from tests.units.zoo import ZOO, Net, conv
 
 PAIR = namedtuple("PAIR", "first second")
@@ -58,14 +59,18 @@ def test_every_animal_of_the_zoo(name):
     assert len(layerscope.features(animal.model, x, ops=True, attention=True))
     record = layerscope.features(animal.model, x)
     network = open_network(animal.model)
-    paths = [path for path, _, leaf in tappable(network.model) if leaf]
-    around = [path for path, _, leaf in tappable(network.model) if not leaf]  # for those of which nothing inside runs
-    wanted = {}
-    with torch.no_grad(), tap(network.model, lambda s, m, t: wanted.update({s.key: t.clone()}), paths, None, around):
+    table, wanted = Table(network.model), {}
+    paths = [path for path in table.observable if path in table.leaves]
+
+    def keep(site, _module, tensor):
+        wanted[site.key] = tensor.clone()
+
+    # The containers: for those of which nothing inside runs.
+    with torch.no_grad(), observing(table, paths, keep, fallback=table.containers):
         forward(network, x)
     same(record, wanted)
-    inside = {path for path, _, leaf in everything(network.model) if leaf} - set(paths)
-    assert set(record.never) == inside | set(paths) - {key.partition(":")[0].partition("[")[0] for key in wanted}
+    ran = {key.partition(":")[0].partition("[")[0] for key in wanted}
+    assert set(record.never) == table.leaves - ran
 
 
 @pytest.mark.parametrize("name", ["residual", "vit", "windowed_attention", "upsampled", "half", "reads_numpy"])
@@ -75,8 +80,8 @@ def test_reducing_on_the_device_gives_the_same(name):
     records = []
     for on_device in (False, True):
         collector = Collector(on_device=on_device)
-        paths = [path for path, _, leaf in tappable(animal.model) if leaf]
-        with torch.no_grad(), tap(animal.model, collector.keep, paths):
+        table = Table(animal.model)
+        with torch.no_grad(), observing(table, table.leaves, collector.keep):
             animal.model(animal.x)
         records.append({entry.key: entry for entry in collector.entries()})
     for key, ours in records[0].items():
@@ -96,7 +101,7 @@ def test_the_device_route_with_nan_infinities_and_large_maps():
     found = []
     for on_device in (False, True):
         collector = Collector(on_device=on_device)
-        with tap(model := nn.Identity(), collector.keep, ["Identity"]):
+        with observing(model := nn.Identity(), ["Identity"], collector.keep):
             model(x)
         found.append(next(iter(collector.entries())))
     for field, (ours, theirs) in zip(
@@ -165,7 +170,8 @@ def test_detection_networks_take_a_list(photo):
 def ran(model, paths, x, known=True):
     """(what was emitted, whether the pass ran to its end)"""
     seen, ended = [], False
-    with torch.no_grad(), tap(model, lambda site, *_: seen.append(site.key), paths, x if known else None):
+    limit = calls_in_full_pass(model, paths, x) if known else None
+    with torch.no_grad(), observing(model, paths, lambda site, *_: seen.append(site.key), limit):
         model(x)
         ended = True
     return seen, ended

@@ -18,11 +18,11 @@ import pytest
 
 import layerscope
 from layerscope.errors import LayerscopeError, OutputError
-from layerscope.maps import Maps
+from layerscope.maps import Maps, shrunk
 from layerscope.record import Entry, Finding, Picture, Prediction, Record
 from layerscope.sites import Site
 from layerscope.views import bundle, html, notebook, wire
-from layerscope.views.packing import fitted, halved
+from layerscope.views.packing import fitted
 from tests.test_wire import read
 from tests.web.making import entry_of
 
@@ -283,7 +283,7 @@ def test_kernels_are_never_averaged():
     assert fit.reduced == {}
     assert sorted(fit.left_out) == ["first", "second", "third"]
     assert fitted(record, 12_000).reduced.keys() <= {"third"}
-    assert halved(record["first"].maps[0]).shape == (4, 20, 20), "they are large enough"
+    assert shrunk(record["first"].maps[0], 2).shape == (4, 20, 20), "they are large enough"
 
 
 def test_layers_that_are_compared_keep_one_size():
@@ -308,7 +308,7 @@ def test_equal_blocks_are_there_once(web):
 
 def test_halving_keeps_what_is_not_finite_and_fills_up_odd_sides():
     codes = np.array([[[0, 1, 9], [2, 3, 11], [255, 0, 4]]], np.uint8)
-    maps = halved(Maps(np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3, 3), codes, 3))
+    maps = shrunk(Maps(np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3, 3), codes, 3), 2)
     assert maps.shape == (1, 2, 2)
     assert maps.reduced == 6
     assert maps.codes.tolist() == [[[2, 10], [255, 4]]]

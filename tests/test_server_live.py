@@ -151,7 +151,7 @@ def test_a_unit_is_its_arithmetic(live, code, photo):
     from layerscope import units
 
     found = live.json("/api/unit/stem/2/0?y=3&x=4")
-    assert found == json.loads(wire.dumps(units.look(f"{code}:small", photo, "stem", 2, (3, 4)).to_json()))
+    assert found == json.loads(wire.dumps(units.unit(f"{code}:small", photo, "stem", 2, (3, 4)).to_json()))
     assert abs(found["arithmetic"]["sum"] - found["value"]) < 1e-4
     assert found["receptive_field"]["box"] == [[5, 8], [7, 10]]
     assert live.json("/api/unit/block.relu%3A1/0/0?y=1&x=1")["layer"] == "block.relu:1"

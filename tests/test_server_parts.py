@@ -13,7 +13,7 @@ from torch import nn
 
 import layerscope
 from layerscope.errors import UsageError
-from layerscope.inspect import batch_of
+from layerscope.networks.feeding import batch_of
 from layerscope.networks.open import Network, network_of
 from layerscope.server import Viewer
 from layerscope.server.parts import Kept, State, kernels_of
@@ -189,6 +189,6 @@ def test_a_unit_is_computed_once(live, monkeypatch):
     from layerscope import units
 
     first = live.get("/api/unit/stem/2/0?y=3&x=4").body
-    monkeypatch.setattr(units.Looker, "look", None)
+    monkeypatch.setattr(units.UnitInspector, "inspect", None)
     assert live.get("/api/unit/stem/2/0?y=3&x=4").body == first
     assert live.get("/api/unit/stem/2/0?y=3&x=5").status == 500

@@ -152,7 +152,7 @@ def test_a_training_that_diverges_says_where(colors, nets, tmp_path):
     with pytest.raises(Diverged):
         quick(colors, nets + "Brittle", tmp_path / "a.pth", logdir=tmp_path / "log", say=lines.append)
     (line,) = [line for line in lines if line.startswith("step 3: ")]
-    assert "every layer gives numbers" in line  # the factor is outside of any layer
+    assert "every output is finite" in line  # the factor is outside of any layer
 
 
 def test_a_network_that_cannot_be_traced_is_trained_all_the_same(colors, nets, tmp_path, capfd):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from layerscope import errors
-from layerscope.inspect import features
+from layerscope.inspection import features
 from layerscope.networks.open import open_network
 from layerscope.networks.preprocessing import HALF
 from layerscope.training import Diverged, train

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerscope
-from layerscope.hooks import tap
+from layerscope.hooks import observing
 from layerscope.networks.alexnet import AlexNet
 from layerscope.networks.build import build
 from tests.test_features import out_of_place, outputs
@@ -69,7 +69,7 @@ def test_1_nor_do_functions_in_place():
 
 def test_2_what_the_hook_returns_does_not_replace_the_output(small):
     x = torch.randn(1, 3, 8, 8)
-    with torch.no_grad(), tap(small.eval(), lambda site, module, tensor: tensor * 0, ["stem", "head"]):
+    with torch.no_grad(), observing(small.eval(), ["stem", "head"], lambda site, module, tensor: tensor * 0):
         tapped = small(x)
     with torch.no_grad():
         assert torch.equal(tapped, small(x))

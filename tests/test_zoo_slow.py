@@ -15,7 +15,7 @@ import torch
 import torchvision
 
 import layerscope
-from layerscope.hooks import tappable
+from layerscope.modules import Table
 from layerscope.networks.build import build, unbuilt
 from layerscope.networks.open import Network
 from layerscope.networks.preprocessing import PIXELS
@@ -54,7 +54,8 @@ def look(model: torch.nn.Module, x: Any, **options: Any) -> layerscope.Record:
     """A record in which every leaf that ran has finite figures, and every other one is listed."""
     record = layerscope.features(model, x, **options)
     assert len(record) > 5
-    leaves = [path for path, _, leaf in tappable(getattr(model, "model", model)) if leaf]
+    table = Table(getattr(model, "model", model))
+    leaves = [path for path in table.observable if path in table.leaves]
     shown = {entry.site.path for entry in record} | set(record.never)
     assert not [
         path for path in leaves if not any(one == path or one.startswith((f"{path}[", f"{path}.")) for one in shown)
@@ -69,7 +70,7 @@ def look(model: torch.nn.Module, x: Any, **options: Any) -> layerscope.Record:
 @pytest.mark.parametrize("name", CLASSIFY)
 def test_torchvision(name):
     if name in TOO_LARGE:
-        assert len(tappable(unbuilt(f"torchvision:{name}"))) > 100
+        assert len(Table(unbuilt(f"torchvision:{name}")).observable) > 100
         return
     side = SIDES.get(name, 64)
     record = look(build(f"torchvision:{name}", 10), torch.randn(1, 3, side, side))

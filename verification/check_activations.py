@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import layerscope
-from layerscope.hooks import tappable
+from layerscope.modules import Table
 from layerscope.record import Entry
 from verification.measuring import Comparison, version
 from verification.references import Outputs, plain, pure, tensors
@@ -61,7 +61,7 @@ class Zoo:
         self._features(net, truth)
 
     def _capture(self, net: Net, truth: Outputs) -> dict[str, Tensor]:
-        paths = {path for path, _, _ in tappable(net.model)}
+        paths = set(Table(net.model).observable)
         with layerscope.capture(net.model, sorted(paths)) as seen, torch.no_grad():
             net.model(*copy.deepcopy(net.args))
         expected = _flat(truth, paths)
@@ -79,7 +79,7 @@ class Zoo:
     def _captum(self, net: Net, seen: dict[str, Tensor], truth: Outputs) -> None:
         attr = _captum()
         single = {path for (path, _), output in truth.found.items() if isinstance(output, Tensor)}
-        modules = {path: module for path, module, _ in tappable(net.model) if path in single}
+        modules = {path: module for path, module in Table(net.model).modules.items() if path in single}
         found = attr.LayerActivation(net.model, list(modules.values())).attribute(net.args[0].clone())
         for path, theirs in zip(modules, found, strict=True):
             last = truth.calls[path] - 1
@@ -90,7 +90,7 @@ class Zoo:
     def _features(self, net: Net, truth: Outputs) -> None:
         (given,) = net.args
         record = layerscope.features(net.model, copy.deepcopy(given))
-        expected = _flat(truth, {path for path, _, _ in tappable(net.model)})
+        expected = _flat(truth, set(Table(net.model).observable))
         for entry in record:
             tensor, kept = expected[entry.key]
             if kept:

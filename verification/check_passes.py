@@ -15,9 +15,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import layerscope
 from layerscope.commands import demo
+from layerscope.inspection import structure
 from layerscope.networks.build import build
 from layerscope.networks.open import open_network
-from layerscope.structure import structure
 from verification.measuring import Comparison, version
 from verification.references import pure
 

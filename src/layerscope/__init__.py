@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from layerscope._version import __version__
 
 if TYPE_CHECKING:
+    from layerscope.capturing import capture
     from layerscope.comparison import compare
     from layerscope.errors import LayerscopeError
-    from layerscope.hooks import capture
-    from layerscope.inspect import features, weights
+    from layerscope.inspection import features, weights
     from layerscope.record import Record
     from layerscope.recordfile import load
     from layerscope.surveying import survey
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 _WHERE = {
     "LayerscopeError": "errors",
     "Record": "record",
-    "capture": "hooks",
+    "capture": "capturing",
     "compare": "comparison",
-    "features": "inspect",
+    "features": "inspection",
     "load": "recordfile",
     "survey": "surveying",
     "watch": "watching",
-    "weights": "inspect",
+    "weights": "inspection",
 }
 
 __all__ = [

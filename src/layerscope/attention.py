@@ -59,6 +59,6 @@ def _fused(
     return scores.softmax(-1)
 
 
-def class_view(weights: Tensor, skip: int) -> Tensor:
+def class_view(weights: Tensor, prefix_tokens: int) -> Tensor:
     """What is drawn of (B, heads, L, S): the first token's attention, or the mean over the queries; (B, heads, S)."""
-    return weights[:, :, 0] if skip else weights.mean(2)
+    return weights[:, :, 0] if prefix_tokens else weights.mean(2)

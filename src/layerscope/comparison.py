@@ -13,7 +13,8 @@ from layerscope._version import __version__
 from layerscope.checkpoints import TensorSpec, open_checkpoint
 from layerscope.dtypes import decode
 from layerscope.errors import UsageError
-from layerscope.inspect import Progress, features, quiet, tensor_entry
+from layerscope.inspection import features, tensor_entry
+from layerscope.progress import Progress, quiet
 from layerscope.record import Entry, Pair, Record, last_of_size
 from layerscope.text import counted
 
@@ -97,18 +98,18 @@ def _pair(name: str, a: NDArray, b: NDArray) -> Pair:
 
 
 def compare_checkpoints(
-    a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress = quiet, maps: bool = True
+    a: str | os.PathLike[str], b: str | os.PathLike[str], *, maps: bool = True, progress: Progress = quiet
 ) -> Record:
     """The tensors of A in the order of the file, then those that only B has. Torch is not imported.
 
     `maps`: whether the tensors of both, with statistics and pictures, are kept as the entries a:NAME and b:NAME.
     """
     with open_checkpoint(a) as first, open_checkpoint(b) as second:
-        return compare_tensors(first, second, os.fspath(a), os.fspath(b), progress, maps)
+        return compare_tensors(first, second, os.fspath(a), os.fspath(b), maps=maps, progress=progress)
 
 
 def compare_tensors(
-    first: Tensors, second: Tensors, subject: str, subject_b: str, progress: Progress = quiet, maps: bool = True
+    first: Tensors, second: Tensors, subject: str, subject_b: str, *, maps: bool = True, progress: Progress = quiet
 ) -> Record:
     """Tensors of the same name, value by value; see `compare_checkpoints`."""
     record = Record("compare", subject, subject_b=subject_b, provenance={"layerscope": __version__})
@@ -166,16 +167,18 @@ def compare_networks(
     a: nn.Module | Network | str,
     b: nn.Module | Network | str,
     image: Any,
-    progress: Progress = quiet,
+    *,
     attention: bool = False,
+    progress: Progress = quiet,
 ) -> Record:
     """Every layer of A and of B on the same image, each with its own preprocessing; `attention` as in `features`.
 
     `pairs` compare the layers of the same name value by value; `stages` put the last layer of each spatial size of A
     beside that of B, so that networks of other architectures can be looked at side by side.
     """
-    from layerscope.hooks import capture, looking
-    from layerscope.inspect import batch_of, run
+    from layerscope.capturing import capture
+    from layerscope.hooks import looking
+    from layerscope.networks.feeding import batch_of, run
     from layerscope.networks.open import Network, open_network
 
     record = Record("compare", "", provenance={"layerscope": __version__})

@@ -1,4 +1,4 @@
-"""Hooks on, hooks off, nothing else.
+"""Observing a network while it runs: hooks on, hooks off, and everything as it was.
 
 Every output is handed on the moment the layer produces it and no reference is kept, because an in-place operation
 that follows overwrites the very tensor that the layer returned: the ReLU after a convolution of AlexNet does.
@@ -9,42 +9,174 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
 
-from layerscope.modules import Table, aliases, everything, tappable, tensors_in, unwrapped
-from layerscope.sites import Site, choose
+from layerscope.modules import Table, tensors_in, unwrapped
+from layerscope.sites import Site
 
-__all__ = ["aliases", "capture", "everything", "looking", "noting", "tap", "tappable", "tensors_in", "unwrapped"]
+__all__ = ["Observation", "OnOutput", "calls_in_full_pass", "looking", "observing", "tensors_in", "unwrapped"]
 
-Emit = Callable[[Site, nn.Module, Tensor], None]
+OnOutput = Callable[[Site, nn.Module, Tensor], Any]
+OnInput = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
+OnExit = Callable[[str, nn.Module, tuple[Any, ...], Any], None]
+OnShape = Callable[[nn.Module, tuple[int, ...]], object]
 
 
 class _Stop(BaseException):
-    """All calls that were awaited are over. No Exception: a network may catch those in its own forward."""
-
-    def __init__(self, calls: Counter[str]) -> None:
-        self.calls = calls
+    """All that a block was for is over. No Exception: a network may catch those in its own forward."""
 
 
-#: model -> what was tapped, on inputs of what shapes, in which mode -> how often each module ran in a full pass
+class Observation:
+    """A block of `observing`. `calls`: how often each module has run in it so far, by its path."""
+
+    def __init__(self, on_output: OnOutput, replacing: bool, limits: Mapping[str, int]) -> None:
+        self.calls = Counter[str]()
+        self._on_output, self._replacing, self._limits, self._waiting = on_output, replacing, limits, set(limits)
+
+    def stop(self) -> NoReturn:
+        """End the block at once: to be called by one of its callbacks."""
+        raise _Stop(self)
+
+    def _output_hook(self, path: str) -> Callable[..., Any]:
+        # Local names, and no call beyond that of `on_output`: this runs for every module of every pass.
+        calls, on_output, replacing, waiting = self.calls, self._on_output, self._replacing, self._waiting
+        last = self._limits.get(path, 0)
+
+        def hook(module: nn.Module, _inputs: object, output: object) -> object:
+            call = calls[path]
+            calls[path] = call + 1
+            if replacing:
+                for name, tensor in list(tensors_in(output, path)):
+                    new = on_output(Site(name, call), module, tensor)
+                    output = output if new is None else tree_map_only(Tensor, partial(_swapped, tensor, new), output)
+            elif type(output) is Tensor:
+                on_output(Site(path, call), module, output)
+            else:
+                for name, tensor in tensors_in(output, path):
+                    on_output(Site(name, call), module, tensor)
+            if call + 1 == last:
+                waiting.discard(path)
+                if not waiting:
+                    self.stop()
+            # What a hook returns goes on in place of the output.
+            return output if replacing else None
+
+        return hook
+
+    def _fallback_hook(self, path: str, paths: Iterable[str]) -> Callable[..., Any]:
+        hook, inside = self._output_hook(path), [other for other in paths if other.startswith(f"{path}.")]
+
+        def fallback(module: nn.Module, inputs: object, output: object) -> object:
+            return None if any(self.calls[other] for other in inside) else hook(module, inputs, output)
+
+        return fallback
+
+
+def _swapped(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor
+
+
+def _ignored(*_: object) -> None:
+    return
+
+
+@contextmanager
+def observing(
+    model: nn.Module | Table,
+    modules: Iterable[str],
+    on_output: OnOutput = _ignored,
+    stop_after: Counter[str] | None = None,
+    *,
+    replacing: bool = False,
+    fallback: Iterable[str] = (),
+    on_shape: OnShape | None = None,
+    on_input: OnInput | None = None,
+    on_exit: OnExit | None = None,
+) -> Iterator[Observation]:
+    """Observe the modules at these paths while the block runs, compiled ones as they were written; "" is the network.
+
+    A tied module counts, and is named, under its first path. Paths that cannot be observed are passed over.
+
+    `on_output(site, module, tensor)`: called for every tensor that a module returns, before any later operation can
+    change it; it must not change it itself. `replacing`: what it returns goes on in the tensor's place, unless None.
+    `fallback`: paths of containers that are observed until one of `modules` inside of them has run.
+    `on_shape(module, shape)`: for outputs of leaves that are not among `modules`: what the axes of a layer mean is
+    known from the layers before it, whether they are looked at or not.
+    `on_input(path, module, args, kwargs)`: before a module runs; (args, kwargs) that it returns go in instead.
+    `on_exit(path, module, args, output)`: after it ran; where it raised an exception `output` is None.
+
+    The block ends silently when a callback calls `Observation.stop`, or when every module has run as often as
+    `stop_after` says; an empty one is filled by a block that runs to its end, see `calls_in_full_pass`.
+    """
+    table = model if isinstance(model, Table) else Table(model)
+    observation = Observation(on_output, replacing, stop_after or {})
+    paths = dict.fromkeys(table.aliases.get(path, path) for path in modules)
+    # Not the methods of the module: TorchScript modules forbid them, though their hooks do fire.
+    before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
+    with ExitStack() as handles:
+        for path in filter(table.sees, paths):
+            module = table[path]
+            if on_input is not None:
+                handles.callback(before(module, partial(on_input, path), with_kwargs=True).remove)
+            handles.callback(after(module, observation._output_hook(path)).remove)
+            if on_exit is not None:
+                handles.callback(after(module, partial(on_exit, path), always_call=True).remove)
+        for path in fallback:
+            if path not in paths:
+                handles.callback(after(table[path], observation._fallback_hook(path, paths)).remove)
+        if on_shape is not None:
+            for path in table.observable:
+                if path in table.leaves and path not in paths:
+                    handles.callback(after(table[path], _shape_hook(on_shape)).remove)
+        try:
+            with _eager():
+                yield observation
+        except _Stop as stop:
+            if stop.args[0] is not observation:
+                raise
+            return
+    if stop_after is not None and not stop_after:
+        stop_after.update(observation.calls)
+
+
+def _shape_hook(on_shape: OnShape) -> Callable[..., None]:
+    def hook(module: nn.Module, _inputs: object, output: object) -> None:
+        if type(output) is Tensor and not output.is_nested and output.dim():
+            on_shape(module, tuple(output.shape))
+
+    return hook
+
+
+#: network -> modules that were observed, shapes of the inputs, mode -> how often each ran
 _LEARNED: WeakKeyDictionary[nn.Module, dict[Hashable, Counter[str]]] = WeakKeyDictionary()
 
 
+def calls_in_full_pass(model: nn.Module, modules: Iterable[str], inputs: Any) -> Counter[str]:
+    """How often each of the modules runs on inputs of these shapes, for `stop_after`; empty until that is known.
+
+    A module that runs again late in the pass is never lost: only a pass that ran to its end tells.
+    """
+    model = unwrapped(model)
+    key = tuple(modules), _signature(inputs), model.training
+    return _LEARNED.setdefault(model, {}).setdefault(key, Counter())
+
+
 def _signature(value: Any) -> Hashable:
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype, value.device
-    if isinstance(value, Mapping):
-        return tuple((key, _signature(one)) for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(map(_signature, value))
-    return value if isinstance(value, int | float | str | None) else str(type(value))
+    leaves, structure = tree_flatten(value)
+    return str(structure), *(
+        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor)
+        else leaf if isinstance(leaf, int | float | str | None) else type(leaf)
+        for leaf in leaves
+    )  # fmt: skip
 
 
 def _eager() -> Any:
@@ -68,106 +200,6 @@ def _eager_before_2_6() -> Iterator[None]:
 
 
 @contextmanager
-def tap(
-    model: nn.Module, emit: Emit, paths: Iterable[str], inputs: Any = None, spare: Iterable[str] = ()
-) -> Iterator[Counter[str]]:
-    """Call `emit(site, module, tensor)` for every output of the modules at `paths` while the block runs.
-
-    `emit` runs inside the forward pass, before any later operation can change the tensor. It must not change it.
-    Yields how often each of the modules ran; a tied module counts, and is named, under its first path.
-
-    `inputs`: what the one pass of the block is given. Once a pass on inputs of the same shapes has run to its end, it
-    is known how often each module runs, and later passes end the block as soon as all of that has been seen: a module
-    that runs again later is never lost. Without `inputs` every pass is run to its end.
-    """
-    model = unwrapped(model)
-    table = Table(model)
-    chosen = list(dict.fromkeys(table.aliases.get(path, path) for path in paths))
-    key = None if inputs is None else (tuple(chosen), _signature(inputs), model.training)
-    learned = _LEARNED.setdefault(model, {}) if key else {}
-    awaited = learned.get(key)
-    calls: Counter[str] = Counter()
-    waiting = set(awaited or ())
-    hooks = {path: _hook(path, emit, calls, awaited, waiting) for path in chosen}
-    hooks |= {path: _spare_hook(path, emit, calls, chosen) for path in spare if path not in hooks}
-    handles = []
-    try:
-        with _eager():
-            for path, hook in hooks.items():
-                if path in table.modules and path not in table.inside:
-                    # Not the method: TorchScript modules forbid it, though their hooks do fire.
-                    handles.append(nn.Module.register_forward_hook(table.modules[path], hook))
-            yield calls
-        if key and awaited is None:
-            learned[key] = calls
-    except _Stop as stop:
-        if stop.calls is not calls:
-            raise
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def noting(
-    model: nn.Module, note: Callable[[nn.Module, tuple[int, ...]], object], but: Iterable[str]
-) -> Iterator[None]:
-    """Call `note(module, shape)` for every output of the leaves beside those at `but` while the block runs.
-
-    What the axes of a layer mean is known from the layers before it, whether they are looked at or not.
-    """
-    model = unwrapped(model)
-    left_out = set(but)
-
-    def hook(module: nn.Module, _inputs: object, output: object) -> None:
-        if type(output) is Tensor and not output.is_nested and output.dim():
-            note(module, tuple(output.shape))
-
-    leaves = [module for path, module, leaf in tappable(model) if leaf and path not in left_out]
-    handles = [nn.Module.register_forward_hook(module, hook) for module in leaves]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-Hook = Callable[[nn.Module, object, object], None]
-
-
-def _hook(
-    path: str, emit: Emit, calls: Counter[str], awaited: Counter[str] | None = None, waiting: set[str] | None = None
-) -> Hook:
-    last = awaited[path] if awaited else 0
-
-    def hook(module: nn.Module, _inputs: object, output: object) -> None:
-        call = calls[path]
-        calls[path] = call + 1
-        if type(output) is Tensor:
-            emit(Site(path, call), module, output)
-        else:
-            for name, tensor in tensors_in(output, path):
-                emit(Site(name, call), module, tensor)
-        if call + 1 == last and waiting is not None:
-            waiting.discard(path)
-            if not waiting:
-                raise _Stop(calls)
-        # Returning nothing matters: a hook's value would replace the output.
-
-    return hook
-
-
-def _spare_hook(path: str, emit: Emit, calls: Counter[str], chosen: Sequence[str]) -> Hook:
-    hook, inside = _hook(path, emit, calls), f"{path}."
-
-    def spare(module: nn.Module, inputs: object, output: object) -> None:
-        if not any(calls[one] for one in chosen if one.startswith(inside)):
-            hook(module, inputs, output)
-
-    return spare
-
-
-@contextmanager
 def _same_random_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
     ours, numpys = random.getstate(), np.random.get_state()
@@ -180,8 +212,11 @@ def _same_random_state(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
-    """Copies back the buffers that a forward pass wrote into: counters, running statistics that know no eval mode."""
+def _same_buffers(model: nn.Module, unmarked: bool) -> Iterator[None]:
+    """Copies back the buffers that a forward pass wrote into: counters, running statistics that know no eval mode.
+
+    `unmarked`: also where no version tells of it, as when a batch norm learns.
+    """
     kept = [
         (buffer, buffer._version, buffer.detach().clone())
         for buffer in model.buffers()
@@ -191,7 +226,7 @@ def _same_buffers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for buffer, version, copy in kept:
-            if buffer._version != version:
+            if unmarked or buffer._version != version:
                 buffer.copy_(copy)
 
 
@@ -204,40 +239,18 @@ def _evaluating(model: nn.Module) -> None:
 
 
 @contextmanager
-def looking(model: nn.Module) -> Iterator[None]:
+def looking(model: nn.Module, evaluating: bool = True) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards training flags, buffers and random state are as they were.
 
     Training flags are restored module by module: a network may have frozen batch norms inside a training trunk.
+    Not `evaluating`: each module in the mode that it is in.
     """
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen: none
-    with _same_random_state(model), torch.no_grad(), _same_buffers(model):
+    with _same_random_state(model), torch.no_grad(), _same_buffers(model, not evaluating):
         try:
-            _evaluating(model)
+            if evaluating:
+                _evaluating(model)
             yield
         finally:
             for module, training in flags:
                 module.training = training
-
-
-@contextmanager
-def capture(model: nn.Module, layers: str | Sequence[str] = "*") -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of layers as the layers produced them, for whatever passes run inside the block.
-
-    `layers` are globs over paths or types. Keys are paths, with `:1`, `:2`, ... for later calls of the same module.
-    Values are copies on the tensor's own device, detached. The network is run as it is: its mode is not changed.
-
-        with layerscope.capture(model, layers="layer*.conv1") as seen:
-            model(x)
-        seen["layer1.0.conv1"]  # (N, C, H, W)
-
-    Raises NoMatch when a pattern selects nothing.
-    """
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    seen: dict[str, Tensor] = {}
-
-    def keep(site: Site, _module: nn.Module, tensor: Tensor) -> None:
-        seen[site.key] = tensor.detach().clone()
-
-    table = [(path, type(module).__name__, leaf) for path, module, leaf in tappable(model)]
-    with tap(model, keep, choose(patterns, table)):
-        yield seen

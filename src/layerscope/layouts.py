@@ -57,24 +57,23 @@ _MOST_TOKENS = 16
 class Plan:
     """How an output is read.
 
-    `layout`: one letter an axis; "" for a tensor that has no channels (more than five axes). `skip`: tokens in front
-    that have no place in the image. `grid`: (height, width) of a channel's picture, or of one window of it.
+    `layout`: one letter an axis; "" for a tensor that has no channels (more than five axes). `prefix_tokens`: tokens in
+    front that have no place in the image. `grid`: (height, width) of a channel's picture, or of one window of it.
     `windows`: (rows, columns) of windows that make up one image; they lie behind one another on the batch axis.
     """
 
     layout: str
-    skip: int = 0
+    prefix_tokens: int = 0
     grid: tuple[int, int] = (1, 1)
     windows: tuple[int, int] = (1, 1)
 
     @property
     def note(self) -> str:
         """What a reader of the maps has to know; "" where the picture is the tensor."""
-        said = []
-        if self.skip:
-            said.append(f"{self.skip} token{'s' if self.skip > 1 else ''} in front of {self.grid[0]} x {self.grid[1]}")
+        said, (height, width) = [], self.grid
+        if tokens := self.prefix_tokens:
+            said.append(f"{tokens} token{'s' if tokens > 1 else ''} in front of {height} x {width}")
         if self.windows != (1, 1):
-            height, width = self.grid
             said.append(f"{self.windows[0]} x {self.windows[1]} windows of {height} x {width}, put side by side")
         return "; ".join(said)
 
@@ -157,8 +156,7 @@ class Layouts:
         found = self._windows(rows, shape[1]) if rows > 1 or shape[1] in self._windowed else None
         if found:
             return found
-        skip, grid = self.grid_of(shape[1])
-        return Plan("NLC", skip, grid)
+        return Plan("NLC", *self.grid_of(shape[1]))
 
     def _windows(self, count: int, length: int) -> Plan | None:
         """`count` windows an image of `length` tokens each, if they cover a known grid (Swin fills up its edges)."""
@@ -189,8 +187,8 @@ class Layouts:
         for height, width in self._halves():
             if height * width == length and height > 1:
                 return 0, (height, width)
-        for skip in (0, 1):  # patches of a square image, with or without a class token in front
-            side = math.isqrt(length - skip)
-            if side * side == length - skip:
-                return skip, (side, side)
+        for prefix_tokens in (0, 1):  # patches of a square image, with or without a class token in front
+            side = math.isqrt(length - prefix_tokens)
+            if side * side == length - prefix_tokens:
+                return prefix_tokens, (side, side)
         return 0, (1, length)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLORMAPS", "NONFINITE", "Maps", "Range", "colormap", "columns_for", "levels", "mosaic"]
+__all__ = ["COLORMAPS", "NONFINITE", "Maps", "Range", "colormap", "columns_for", "levels", "mosaic", "shrunk"]
 
 NONFINITE = 255
 Range = Literal["channel", "layer", "network"]
@@ -87,6 +87,36 @@ def mosaic(tiles: NDArray[np.uint8], columns: int, gap: int, fill: int) -> NDArr
     sheet = sheet.reshape(rows, columns, height + gap, width + gap).transpose(0, 2, 1, 3)  # (rows, h, columns, w)
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap))
     return sheet[: rows * (height + gap) - gap, : columns * (width + gap) - gap]
+
+
+def _sums(planes: NDArray, factor: int) -> NDArray:
+    """Sums of factor x factor blocks, the last ones filled up with their neighbours. (C, h, w) -> (C, rows, cols)
+
+    Line by line: numpy's reduction over two short axes takes ten times as long, and its `pad` twice.
+    """
+    channels, height, width = planes.shape
+    rows, cols = -(-height // factor), -(-width // factor)
+    filled = np.empty((channels, rows * factor, cols * factor), np.uint16 if factor <= 16 else np.uint32)
+    filled[:, :height, :width] = planes
+    filled[:, height:, :width] = planes[:, -1:]
+    filled[:, :, width:] = filled[:, :, width - 1 : width]
+    lines = sum(filled[:, at::factor] for at in range(1, factor)) + filled[:, ::factor]
+    return sum(lines[:, :, at::factor] for at in range(1, factor)) + lines[:, :, ::factor]
+
+
+def shrunk(maps: Maps, factor: int) -> Maps:
+    """Means of factor x factor values, (C, ceil(h/factor), ceil(w/factor)): right to a step of the codes.
+
+    The range stays. The last rows and columns are filled up with their neighbours. Where a value is not finite, their
+    mean is not.
+    """
+    if factor == 1 or maps.shape[1:] == (1, 1):
+        return maps
+    means = ((_sums(maps.codes, factor) + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    nonfinite = maps.codes == NONFINITE
+    if nonfinite.any():
+        means[_sums(nonfinite, factor) > 0] = NONFINITE
+    return Maps(maps.lo, maps.hi, means.shape, means, maps.reduced * factor)
 
 
 #: anchors, equally spaced, straight lines between them

@@ -1,21 +1,32 @@
-"""The modules of a network by their paths, and the tensors of what they return."""
+"""The modules of a network by their paths: which there are, which can be observed, and which one a name means."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-__all__ = ["Table", "aliases", "everything", "tappable", "tensors_in", "unwrapped"]
+from layerscope.errors import NoMatch
+from layerscope.sites import Site
+from layerscope.text import nearest
+
+__all__ = ["BYPASSED", "CLOSED", "Table", "copied", "tensors_in", "unwrapped"]
 
 # Modules that compute the whole layer themselves: their children are storage, and the children's hooks never fire.
 # torchvision's by name: it is not imported for this.
 _OPAQUE = (nn.MultiheadAttention, torch.jit.ScriptModule)
 _OPAQUE_NAMES = ("ShiftedWindowAttention", "ShiftedWindowAttentionV2", "ShiftedWindowAttention3d")
+
+#: why a module never runs
+CLOSED = "the module around computes with the weights by itself"
+BYPASSED = "the code around calls .forward(), or takes the weights itself"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -43,18 +54,28 @@ def _opaque(module: nn.Module) -> bool:
 
 
 class Table:
-    """One walk through a network: every module by its first path, the leaves, the closed ones, the other paths."""
+    """One walk through a network: every module below the root by its first path, in the order of registration.
+
+    `root`: the network without what `torch.compile` and `DataParallel` put around it. `leaves`: modules without
+    children, and those that compute the whole layer themselves. `inside`: what is in the latter: storage, whose hooks
+    never fire. `aliases`: the other paths of tied modules, each with the first one, which is the module's name. A root
+    without children, or one that computes all by itself, is a layer of its own, named after its type.
+    """
 
     def __init__(self, model: nn.Module) -> None:
+        self.root = unwrapped(model)
         self.modules: dict[str, nn.Module] = {}
         self.leaves: set[str] = set()
-        self.inside: set[str] = set()  # of modules that compute the whole layer themselves
+        self.inside: set[str] = set()
         self.aliases: dict[str, str] = {}
-        self._first: dict[int, str] = {id(model): ""}
-        self._walk(model, "", False)
-        if not self.modules:
-            name = type(model).__name__
-            self.modules, self.leaves = {name: model}, {name}
+        self._first: dict[int, str] = {id(self.root): ""}
+        closed = _opaque(self.root)
+        self._walk(self.root, "", closed)
+        if closed or not self.modules:
+            name = type(self.root).__name__
+            self.modules[name] = self.root
+            self.leaves.add(name)
+            self._first[id(self.root)] = name
 
     def _walk(self, module: nn.Module, path: str, inside: bool) -> None:
         for name, child in module._modules.items():
@@ -74,25 +95,79 @@ class Table:
             if child._modules:
                 self._walk(child, own, inside or closed)
 
+    def __getitem__(self, path: str) -> nn.Module:
+        """The module at a first path; "" is the root."""
+        return self.modules[path] if path else self.root
 
-def everything(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
-    """Every module below the root as (path, module, leaf), in the order of registration, tied modules once.
+    def sees(self, path: str) -> bool:
+        """Whether there is a module at this first path, or "", whose hooks fire."""
+        return not path or (path in self.modules and path not in self.inside)
 
-    A root without children is its own only layer, named after its type.
-    """
-    table = Table(unwrapped(model))
-    return [(path, module, path in table.leaves) for path, module in table.modules.items()]
+    @property
+    def observable(self) -> list[str]:
+        """Paths of the modules whose hooks fire: all but those inside of one that computes by itself."""
+        return [path for path in self.modules if path not in self.inside]
+
+    @property
+    def containers(self) -> list[str]:
+        """Paths of the modules with others inside that can be seen."""
+        return [path for path in self.observable if path not in self.leaves]
+
+    @property
+    def rows(self) -> list[tuple[str, str, bool]]:
+        """(path, type, whether it is a leaf) of every module, those of the other paths of tied ones at the end."""
+        named = [(path, path) for path in self.modules]
+        named += [(path, first) for path, first in self.aliases.items() if first in self.modules]
+        return [(path, type(self.modules[first]).__name__, first in self.leaves) for path, first in named]
+
+    def path_of(self, module: nn.Module) -> str | None:
+        """The first path of a module; None for one that is no layer of this network."""
+        return self._first.get(id(module)) or None
+
+    def resolve(self, layer: str) -> tuple[str, Site]:
+        """The first path of a module, and the site of one of its outputs: `relu:1` for its second call, `fork[1]`.
+
+        Raises NoMatch, with the nearest paths, for a layer that is not there, and for one that cannot be observed.
+        """
+        name, colon, call = layer.rpartition(":")
+        if not (colon and call.isdigit()):
+            name, call = layer, "0"
+        known = [*self.modules, *self.aliases]
+        path = max((path for path in known if name == path or name.startswith(f"{path}[")), key=len, default=None)
+        if path is None:
+            raise NoMatch(f"no layer {name!r}{nearest(name, known)}")
+        first = self.aliases.get(path, path)
+        if first in self.inside:
+            raise self.closed(first)
+        return first, Site(first + name[len(path) :], int(call))
+
+    def closed(self, path: str) -> NoMatch:
+        """The error for a module that cannot be observed, with the one to ask for instead."""
+        around = path
+        while around in self.inside:
+            around = around.rpartition(".")[0]
+        return NoMatch(f"{path} never runs: {CLOSED}; ask for {around or type(self.root).__name__}")
+
+    def why_silent(self, path: str) -> str:
+        """Why a module of the network has not run: CLOSED, BYPASSED, or "" where that cannot be told."""
+        above, _, name = path.rpartition(".")
+        if path in self.inside:
+            return CLOSED
+        return BYPASSED if _bypasses(type(self.modules.get(above, self.root)), name) else ""
 
 
-def aliases(model: nn.Module) -> dict[str, str]:
-    """The other paths of tied modules: path -> the path under which the module comes first."""
-    return Table(unwrapped(model)).aliases
+def _bypasses(parent: type, child: str) -> bool:
+    """Whether the source of the parent's forward uses a child otherwise than by calling it."""
+    try:
+        source = inspect.getsource(parent.forward)  # type: ignore[attr-defined]
+    except (OSError, TypeError, AttributeError):
+        return False
+    return re.search(rf"\.{re.escape(child)}\.(forward\(|weight\b|bias\b)", source) is not None
 
 
-def tappable(model: nn.Module) -> list[tuple[str, nn.Module, bool]]:
-    """What can be looked at: everything but the insides of modules that compute the whole layer themselves."""
-    table = Table(unwrapped(model))
-    return [(p, module, p in table.leaves) for p, module in table.modules.items() if p not in table.inside]
+def copied(value: Any, device: torch.device | None = None) -> Any:
+    """Arguments of a call with copies of their tensors, on `device` if one is given: a network may write into them."""
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().to(device or tensor.device, copy=True), value)
 
 
 def tensors_in(output: object, path: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""What functions give between the modules: a residual add, a functional ReLU, the weights of an attention.
+"""What functions return between the modules: a residual add, a functional ReLU, the weights of an attention.
 
 A mode of torch sees every call of a public function of torch while it is on, and hooks tell within which module.
 """
@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from layerscope.attention import attention_weights
 from layerscope.errors import NoMatch
-from layerscope.hooks import Emit, tappable, tensors_in, unwrapped
+from layerscope.hooks import OnOutput, observing
+from layerscope.modules import Table, tensors_in
 from layerscope.reduce import Collector
 from layerscope.sites import Site
 from layerscope.text import nearest
@@ -44,23 +45,20 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 class Functions(TorchFunctionMode):
-    """While it is entered, reduces what functions give outside of leaf modules; see `features`.
+    """While it is entered, reduces what functions return outside of leaf modules; see `features`.
 
     Names are `PATH/FUNCTION`, with the path of the module around, `/FUNCTION` at the top. `patterns`: globs over names
     and types; all if empty.
     """
 
-    def __init__(
-        self, model: nn.Module, collector: Collector, patterns: Sequence[str], ops: bool, attention: bool
-    ) -> None:
+    def __init__(self, table: Table, collector: Collector, patterns: Sequence[str], ops: bool, attention: bool) -> None:
         super().__init__()
-        self._model = unwrapped(model)
+        self._table = table
         self._collector = collector
         self._patterns, self._ops, self._attention = patterns, ops, attention
-        self._leaves = {path for path, _, leaf in tappable(self._model) if leaf}
         self._names: dict[str, None] = {}
         self._met: set[str] = set()  # patterns that selected something
-        self._own = {id(tensor) for tensor in [*self._model.parameters(), *self._model.buffers()]}
+        self._own = {id(tensor) for tensor in [*table.root.parameters(), *table.root.buffers()]}
         self._around: list[str] = [""]
         self._calls: Counter[str] = Counter()
         self._busy = False
@@ -68,32 +66,28 @@ class Functions(TorchFunctionMode):
 
     def __enter__(self) -> Functions:
         self._around, self._calls = [""], Counter()
-        for path, module, _ in tappable(self._model):
-            if module is not self._model:
-                enter = nn.Module.register_forward_pre_hook(module, self._entering(path))
-                leave = nn.Module.register_forward_hook(module, self._leaving, always_call=True)
-                self._hooks.callback(enter.remove)
-                self._hooks.callback(leave.remove)
+        inside = [path for path in self._table.observable if self._table[path] is not self._table.root]
+        self._hooks.enter_context(observing(self._table, inside, on_input=self._enter, on_exit=self._leave))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._hooks.close()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._hooks.close()
 
-    def _entering(self, path: str) -> Callable[..., None]:
-        return lambda *_: self._around.append(path)
+    def _enter(self, path: str, *_: object) -> None:
+        self._around.append(path)
 
-    def _leaving(self, *_: object) -> None:
+    def _leave(self, *_: object) -> None:
         self._around.pop()
 
-    def unseen(self, emit: Emit) -> Emit:
-        """`emit`, whose own calls of torch are not the network's."""
+    def unseen(self, on_output: OnOutput) -> OnOutput:
+        """`on_output`, whose own calls of torch are not the network's."""
 
         def wrapped(site: Site, module: nn.Module, tensor: Tensor) -> None:
             self._busy = True
             try:
-                emit(site, module, tensor)
+                on_output(site, module, tensor)
             finally:
                 self._busy = False
 
@@ -112,7 +106,7 @@ class Functions(TorchFunctionMode):
         if weights is not None and self._wanted(f"{path}/attention", "attention"):
             self._collector.attend(self._site(f"{path}/attention"), weights)
         name = name_of(func)
-        if not (self._ops and name) or path in self._leaves or not self._wanted(f"{path}/{name}", name):
+        if not (self._ops and name) or path in self._table.leaves or not self._wanted(f"{path}/{name}", name):
             return
         found = list(tensors_in(output, f"{path}/{name}"))
         call = self._site(f"{path}/{name}").call if found else 0

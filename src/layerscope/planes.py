@@ -1,13 +1,15 @@
-"""An output of any type and layout as float32, images and channels first, or channels last where it lies so."""
+"""Tensors of any type and layout as numpy has them: as float32 planes, as bits, as a picture."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Plane", "planes", "real", "rows"]
+__all__ = ["Plane", "bits_of", "pixels_of", "planes", "real", "rows"]
 
 Plane = NDArray[np.float32]
 
@@ -55,3 +57,29 @@ def rows(tensor: Tensor, layout: str) -> tuple[Tensor, bool]:
         return last.reshape(last.shape[0], -1, last.shape[-1]), True
     tensor = tensor if axis == 1 else tensor.movedim(axis, 1)
     return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous(), False
+
+
+def bits_of(tensor: Tensor) -> NDArray[Any]:
+    """The elements as `dtypes.STORAGE` has them, on the host: numpy knows no bfloat16 and no float8."""
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.int_repr()
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    tensor = tensor.cpu().contiguous().resolve_conj().resolve_neg()
+    if str(tensor.dtype)[6:].startswith(("bfloat", "float8")):
+        tensor = tensor.view(torch.uint16 if tensor.element_size() == 2 else torch.uint8)
+    return tensor.numpy()
+
+
+def pixels_of(image: Tensor) -> NDArray[np.uint8]:
+    """A tensor (C, H, W) as a picture (H, W, 3), over its own range: nothing tells how it was normalised.
+
+    The first three channels are the colours; of fewer the first one is shown in gray.
+    """
+    values = real(image).cpu().numpy()
+    values = values if values.ndim == 3 else values.reshape(1, -1, values.shape[-1])
+    values = values[:3] if len(values) >= 3 else values[:1].repeat(3, 0)
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
+    scaled = np.nan_to_num((values - low) / max(high - low, 1e-12) * 255)
+    return np.ascontiguousarray(np.rint(scaled).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

@@ -74,12 +74,12 @@ class Collector:
         self.layouts.images = images
 
     def keep(self, site: Site, module: nn.Module, tensor: Tensor) -> None:
-        """What `tap` calls."""
+        """What `observing` calls for the output of a module."""
         if not tensor.is_nested:  # it has no shape to ask for
             self._see(site, type(module).__name__, tensor, module)
 
     def keep_function(self, site: Site, name: str, tensor: Tensor) -> None:
-        """What a function of this name gave, outside of any layer."""
+        """What a function of this name returned, outside of any layer."""
         if not tensor.is_nested:
             self._see(site, name, tensor, None)
 
@@ -96,9 +96,9 @@ class Collector:
         batch, heads, _, keys = weights.shape
         plan = self.layouts.tokens((batch, keys, heads))
         values, _ = planes(weights.flatten(2), "NCL")
-        drawn, _ = planes(class_view(weights, plan.skip), "NCL")  # (B, heads, S)
+        drawn, _ = planes(class_view(weights, plan.prefix_tokens), "NCL")  # (B, heads, S)
         maps = self._maps(drawn, False, activations(drawn), plan)
-        said = "attention of the first token" if plan.skip else "mean attention over the queries"
+        said = "attention of the first token" if plan.prefix_tokens else "mean attention over the queries"
         note = "; ".join([said, *filter(None, [plan.note])])
         shape, dtype = tuple(weights.shape), _name_of(weights.dtype)
         site = Site(site.path, site.call, "NCLL")
@@ -110,8 +110,7 @@ class Collector:
         dtype, layout = _name_of(tensor.dtype), plan.layout
         if layout == "LNC":  # records have the batch first
             tensor, layout = tensor.transpose(0, 1), "NLC"
-            skip, grid = self.layouts.grid_of(tensor.shape[1])
-            plan = Plan(layout, skip, grid)
+            plan = Plan(layout, *self.layouts.grid_of(tensor.shape[1]))
         away = self.on_device if self.on_device is not None else tensor.device.type in ("cuda", "xpu")
         columns, maps = (self._away if away else self._here)(tensor, plan)
         site = Site(site.path, site.call, layout)
@@ -211,7 +210,7 @@ def _join(values: Tensor, plan: Plan) -> Tensor:
     """The rows of one image (windows, C, N) as (C, h, w); tokens without a place are left out."""
     height, width = plan.grid
     rows, cols = plan.windows
-    cut = values[:, :, plan.skip :].reshape(rows, cols, values.shape[1], height, width)
+    cut = values[:, :, plan.prefix_tokens :].reshape(rows, cols, values.shape[1], height, width)
     return cut.permute(2, 0, 3, 1, 4).reshape(values.shape[1], rows * height, cols * width)
 
 
@@ -223,7 +222,7 @@ def _side_by_side(values: Plane, plan: Plan) -> Plane:
 def _tiles(plane: Plane, low: NDArray[np.float64], high: NDArray[np.float64], plan: Plan) -> Maps:
     """The maps of one image, `plane` (C, N), coded over each channel's own range."""
     height, width = plan.grid[0] * plan.windows[0], plan.grid[1] * plan.windows[1]
-    plane = plane[:, plan.skip :] if plan.skip else plane
+    plane = plane[:, plan.prefix_tokens :] if plan.prefix_tokens else plane
     factor = _factor(height, width)
     if factor > 1:
         plane = _shrink(plane.reshape(-1, height, width), factor)

@@ -16,7 +16,7 @@ import torch
 
 from layerscope.checkpoints import open_checkpoint
 from layerscope.errors import CheckpointError
-from layerscope.inspect import weights
+from layerscope.inspection import weights
 from layerscope.recordfile import load
 from tests.browsing import Tab, served
 from tests.faults.conftest import files_below
@@ -216,7 +216,7 @@ def test_a_file_that_shrinks_within_one_tensor_leaves_nothing_half_written(tmp_p
     """The one case left: SIGBUS while a tensor is looked at. The process ends; no file of it is half there."""
     torch.save({"w": torch.zeros(4000, 4000)}, tmp_path / "a.pth")
     script = (
-        "import os, sys, layerscope.inspect as i\n"
+        "import os, sys, layerscope.inspection as i\n"
         "real = i._tensor\n"
         "def late(*a):\n"
         "    os.truncate('a.pth', 5000)\n"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import layerscope
 from layerscope import LayerscopeError, Record
+from layerscope.capturing import Captured
 from layerscope.checkpoints import open_checkpoint
 from layerscope.record import Entry, Finding, Histogram, Pair, Prediction
 from layerscope.stats import Columns
@@ -61,7 +62,8 @@ def moved(a: str, b: str) -> float:
 def outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     with layerscope.capture(model, layers="*") as seen:
         model(x)
-    assert_type(seen, dict[str, Tensor])
+    assert_type(seen, Captured)
+    assert_type(layerscope.capture(model, x, layers=[nn.Conv2d, "head"])["head"], Tensor)
     return seen
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from layerscope.errors import LayerscopeError, UsageError
 from layerscope.hooks import looking
 from layerscope.units import arithmetic
-from layerscope.units.place import arguments, reach
+from layerscope.units.place import arguments, run_to_layer
 from tests.units.zoo import ZOO, Net, conv
 
 KNOWN = (nn.modules.conv._ConvNd, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -36,7 +36,7 @@ def asked():
 def test_the_sum_equals_what_the_layer_produced(name, layer):
     animal = ZOO[name]()
     with looking(animal.model):
-        place, output = reach(
+        place, output = run_to_layer(
             animal.model, layer, arguments(animal.x), lambda output, place: (place, output.clone())
         ).result
     rng = np.random.default_rng(0)

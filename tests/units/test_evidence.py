@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError
-from layerscope.units import grad_cam, occlusion, weigh
-from layerscope.units.evidence import class_of, deepest
+from layerscope.units import evidence, grad_cam, occlusion
+from layerscope.units.attribution import class_of, deepest
 from tests.units.zoo import ZOO, Block, ConvNext, Net, Vit, conv
 
 captum = pytest.importorskip("captum", reason="an extra")
@@ -135,7 +135,7 @@ def test_the_network_is_left_as_it_was(x):
     net = classifier(conv(3, 4), nn.ReLU(True), conv(4, 4)).train()
     net[2].weight.requires_grad_(False)
     copy = x.clone()
-    weigh(net, x, window=8, stride=8)
+    evidence(net, x, window=8, stride=8)
     assert net.training
     assert not net[2].weight.requires_grad
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -189,13 +189,13 @@ def test_outputs_in_a_dict(x):
 def test_what_the_network_raises_is_said_in_a_line():
     model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(36, 3))
     with pytest.raises(ForwardError, match=r"^Sequential: forward raised RuntimeError on .* \(1, 3, 8, 8\)"):
-        weigh(model, torch.randn(1, 3, 8, 8))
+        evidence(model, torch.randn(1, 3, 8, 8))
 
 
 def test_scores_that_are_no_numbers_are_said_to_be_none():
     model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     model[3].weight.data[:] = float("nan")
-    said = weigh(model, torch.randn(1, 3, 16, 16), "0").text()
+    said = evidence(model, torch.randn(1, 3, 16, 16), layer="0").text()
     assert "Grad-CAM   gave no numbers of 0: the network's scores are NaN" in said
 
 
@@ -203,4 +203,4 @@ def test_scores_that_are_no_numbers_are_said_to_be_none():
 def test_a_window_of_nothing_is_refused(window):
     model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     with pytest.raises(UsageError, match=f"window {window} x {window}"):
-        weigh(model, torch.randn(1, 3, 16, 16), "0", window=window)
+        evidence(model, torch.randn(1, 3, 16, 16), layer="0", window=window)

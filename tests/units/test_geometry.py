@@ -9,14 +9,19 @@ import torch
 from torch import nn
 from torchvision.models import alexnet, resnet18, shufflenet_v2_x0_5
 
+from layerscope.modules import Table
 from layerscope.units import receptive_field
 from layerscope.units.geometry import geometry
-from layerscope.units.place import visiting
+from layerscope.units.place import placing
 
 
 def places(model, x):
-    found = {}
-    with visiting(model, lambda key, _module, _output, place: found.update({key: place.grid})), torch.no_grad():
+    found, table = {}, Table(model)
+
+    def note(key, _module, _output, place):
+        found[key] = place.grid
+
+    with placing(table, table.observable, note), torch.no_grad():
         model(x)
     return {key: grid for key, grid in found.items() if len(grid) == 2}
 
@@ -43,7 +48,8 @@ def test_lines_are_the_receptive_fields_unit_by_unit(make, size):
     model, x = make().eval(), torch.randn(1, 3, *size)
     lines = geometry(model, x)
     grids = places(model, x)
-    assert set(lines) >= {key for key, grid in grids.items() if grid != (1, 1)}
+    # A pooling into more bins than there are units has its own on no line.
+    assert set(lines) >= {key for key, grid in grids.items() if grid != (1, 1)} - {"avgpool"}
     rng = random.Random(0)
     for key in rng.sample(sorted(set(lines) & set(grids)), min(8, len(grids))):
         height, width = grids[key]
@@ -61,6 +67,38 @@ def test_lines_are_the_receptive_fields_unit_by_unit(make, size):
 def test_what_has_no_rule_has_no_lines():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 4, 3))
     assert set(geometry(model, torch.zeros(1, 3, 20, 20))) == {"0"}
+
+
+class Layer(nn.Module):
+    """A convolution that sees 3 x 3 pixels, and what follows."""
+
+    def __init__(self, follows):
+        super().__init__()
+        self.conv, self.follows, self.last = nn.Conv2d(3, 4, 3), follows, nn.Identity()
+
+    def forward(self, x):
+        return self.last(self.follows(self.conv(x)))
+
+
+def written(x):
+    x[:, :, 2:] = x[:, :, :-2].clone()
+    return x
+
+
+@pytest.mark.parametrize(("follows", "ends"), [
+    (nn.InstanceNorm2d(4), ((0, 20), (0, 16))),  # takes its mean over the image
+    (nn.GroupNorm(2, 4), ((0, 20), (0, 16))),
+    (lambda x: x.mean(1, keepdim=True) + x.amax(1, keepdim=True), ((5, 8), (4, 7))),
+    (lambda x: nn.functional.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2), ((5, 8), (4, 7))),
+    (lambda x: nn.functional.adaptive_avg_pool2d(x, 7), None),
+    (lambda x: x.flip(2), None),
+    (lambda x: x.roll(1, 2), None),
+    (lambda x: nn.functional.conv2d(x, x.mean((0, 2, 3)).view(1, 4, 1, 1)), ((0, 20), (0, 16))),
+    (written, None),
+])  # fmt: skip
+def test_what_follows_is_asked_for_what_it_needs(follows, ends):
+    lines = geometry(Layer(follows), torch.randn(1, 3, 20, 16)).get("last")
+    assert (lines and (lines[0].ends(5), lines[1].ends(4))) == ends
 
 
 def test_a_gate_over_the_whole_image_sees_it_all():

@@ -1,4 +1,4 @@
-"""`look` and `weigh` from a path to plain data, and the pages that are drawn of them."""
+"""`unit` and `evidence` from a path to plain data, and the pages that are drawn of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerscope.looks import Field
 from layerscope.networks.foreign import FRAMES
 from layerscope.networks.open import open_network
 from layerscope.server.live import _position
-from layerscope.units import Looker, look, weigh
+from layerscope.units import UnitInspector, evidence, unit
 from layerscope.views.unit import evidence_page, unit_page
 from tests.units.zoo import ZOO
 
@@ -28,10 +28,10 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 def test_a_look_at_a_unit_of_a_users_network(small, photo):
-    found = look(small, str(photo), "block.conv", 2)
+    found = unit(small, str(photo), "block.conv", 2)
     assert found.value == found.map.max()  # by default the channel's greatest value
     assert found.value == found.map[found.position]
-    assert look(small, str(photo), "block.conv", 2, (50, 60)).field.size == (7, 7)
+    assert unit(small, str(photo), "block.conv", 2, (50, 60)).field.size == (7, 7)
     assert found.field.mask.shape == found.effective.shape == found.picture.pixels.shape[:2] == (224, 224)
     assert abs(found.arithmetic.sum - found.value) < 1e-5 * found.arithmetic.scale
     said = found.text()
@@ -41,35 +41,35 @@ def test_a_look_at_a_unit_of_a_users_network(small, photo):
 
 
 def test_a_look_as_json(small, photo):
-    body = json.loads(json.dumps(look(small, str(photo), "block.relu:1", 0, (5, 7)).to_json(), allow_nan=False))
+    body = json.loads(json.dumps(unit(small, str(photo), "block.relu:1", 0, (5, 7)).to_json(), allow_nan=False))
     assert body["layer"] == "block.relu:1"
     assert body["position"] == [5, 7]
     assert body["receptive_field"]["box"] == [[7, 14], [11, 18]]
     assert body["arithmetic"]["formula"] == "max(x, 0)"
     assert body["arithmetic"]["sum"] == body["value"]
-    kernel = look(small, str(photo), "stem", 1, (0, 0)).to_json()["arithmetic"]
+    kernel = unit(small, str(photo), "stem", 1, (0, 0)).to_json()["arithmetic"]
     assert np.shape(kernel["patch"]) == np.shape(kernel["kernel"]) == np.shape(kernel["products"]) == (3, 3, 3)
     # float32 comes back from the text as it was
     np.testing.assert_array_equal(np.float32(kernel["kernel"]), small.stem.weight[1].detach())
 
 
 def test_what_cannot_be_had_is_a_note(small):
-    found = look(small, torch.randn(1, 3, 32, 40), "block", 0)
+    found = unit(small, torch.randn(1, 3, 32, 40), "block", 0)
     assert found.arithmetic is None
     assert any("Block has no arithmetic" in note for note in found.notes)
     assert "note: block: Block has no arithmetic" in found.text()
     inference = ZOO["inference_mode"]()
-    assert look(inference.model, inference.x, "b", 0).effective is None
+    assert unit(inference.model, inference.x, "b", 0).effective is None
     with pytest.raises(UsageError, match="channel 6: the layer has channels 0 to 5"):
-        look(small, torch.randn(1, 3, 32, 40), "block", 6)
+        unit(small, torch.randn(1, 3, 32, 40), "block", 6)
     with pytest.raises(NoMatch, match="spare: never ran on this input"):
-        look(small, torch.randn(1, 3, 32, 40), "spare", 0)
+        unit(small, torch.randn(1, 3, 32, 40), "spare", 0)
 
 
 def test_nan_does_not_stop_a_look(small):
     with torch.no_grad():
         small.stem.weight[0] = float("nan")
-    found = look(small, torch.randn(1, 3, 32, 40), "stem", 0)
+    found = unit(small, torch.randn(1, 3, 32, 40), "stem", 0)
     assert np.isnan(found.value)
     unit_page(found)
 
@@ -80,16 +80,16 @@ def test_nan_does_not_stop_a_look(small):
 def test_every_kind_of_unit_has_a_page(name):
     animal = ZOO[name]()
     for layer in animal.layers:
-        page = pixels(unit_page(look(animal.model, animal.x, layer, 0)))
+        page = pixels(unit_page(unit(animal.model, animal.x, layer, 0)))
         assert page.shape[1:] == (1176, 3)
         assert 500 < page.shape[0] < 1100
 
 
 def test_the_page_frames_the_receptive_field(small, photo):
-    page = pixels(unit_page(look(small, str(photo), "block.conv", 2, (50, 60))))
+    page = pixels(unit_page(unit(small, str(photo), "block.conv", 2, (50, 60))))
     panel = page[114 : 114 + 264, 24 : 24 + 264].astype(int)  # the photo, 264 pixels for 224
     orange = (np.abs(panel - [255, 176, 59]).sum(2) < 40).nonzero()
-    box = look(small, str(photo), "block.conv", 2, (50, 60)).field.box
+    box = unit(small, str(photo), "block.conv", 2, (50, 60)).field.box
     for axis in (0, 1):
         for found, want in zip((orange[axis].min(), orange[axis].max() + 1), box[axis], strict=True):
             assert abs(found - want * 264 / 224) <= 3
@@ -97,7 +97,7 @@ def test_the_page_frames_the_receptive_field(small, photo):
 
 def test_the_evidence_for_a_class(small, photo):
     pytest.importorskip("captum")
-    found = weigh(small, str(photo), target=3, window=64, stride=32)
+    found = evidence(small, str(photo), target=3, window=64, stride=32)
     assert found.layer == "block"
     assert (found.target, found.label) == (3, "class 3")
     assert found.cam.shape == (112, 112)
@@ -119,7 +119,7 @@ def test_the_evidence_for_a_class(small, photo):
 def test_progress_is_told(small):
     pytest.importorskip("captum")
     told = []
-    weigh(small, torch.randn(1, 3, 32, 32), "stem", progress=lambda *step: told.append(step))
+    evidence(small, torch.randn(1, 3, 32, 32), layer="stem", progress=lambda *step: told.append(step))
     done, of, _ = zip(*told, strict=True)
     assert list(done) == sorted(done)
     assert done[-1] == of[-1] == of[0]
@@ -129,7 +129,7 @@ def test_a_field_that_is_empty_has_an_empty_box():
     assert Field("x", (), np.zeros((4, 5), bool)).box == ((0, 0), (0, 0))
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
     net[0].forward = lambda x: torch.zeros(1, 4, 5, 5)  # depends on nothing
-    found = look(net, torch.randn(1, 3, 5, 5), "0", 0)
+    found = unit(net, torch.randn(1, 3, 5, 5), "0", 0)
     assert found.field.size == (0, 0)
     unit_page(found)
 
@@ -139,19 +139,19 @@ def test_another_unit_of_the_last_layers_takes_one_pass_and_says_the_same(small)
     passes: list[int] = []
     small.stem.register_forward_pre_hook(lambda *_: passes.append(1))
 
-    def taken(looker: Looker, layer: str, *at: int) -> int:
+    def taken(inspector: UnitInspector, layer: str, *at: int) -> int:
         before = len(passes)
-        found = looker.look(layer, 1, at, gradient=False)
+        found = inspector.inspect(layer, 1, at, gradient=False)
         count = len(passes) - before
-        assert found.to_json() == look(small, x, layer, 1, at).to_json()
+        assert found.to_json() == unit(small, x, layer, 1, at).to_json()
         assert found.effective is None
         return count
 
-    looker = Looker(small, x)
-    assert [taken(looker, "block.conv", *at) for at in ((1, 1), (5, 6), (0, 0))] == [3, 1, 1]
-    assert taken(looker, "bn", 2, 2) == 3
-    assert taken(looker, "block.conv", 3, 3) == 1
-    poor = Looker(small, x, budget_bytes=1)
+    inspector = UnitInspector(small, x)
+    assert [taken(inspector, "block.conv", *at) for at in ((1, 1), (5, 6), (0, 0))] == [3, 1, 1]
+    assert taken(inspector, "bn", 2, 2) == 3
+    assert taken(inspector, "block.conv", 3, 3) == 1
+    poor = UnitInspector(small, x, budget_bytes=1)
     assert [taken(poor, layer, 1, 1) for layer in ("block.conv", "block.conv", "bn", "block.conv")] == [3, 1, 3, 3]
 
 
@@ -174,7 +174,7 @@ def test_tokens_lie_on_the_grid_of_their_patches(tokens, height, width):
     torch.manual_seed(0)
     model, x = Patches(tokens).eval(), torch.randn(1, 3, 16 * height, 16 * width)
     y, x_ = height - 2, width - 3
-    found = look(model, x, "fc", 2, (y, x_))
+    found = unit(model, x, "fc", 2, (y, x_))
     assert found.map.shape == (height, width)
     assert found.field.box == ((16 * y, 16 * y + 16), (16 * x_, 16 * x_ + 16))
     with torch.no_grad(), layerscope.capture(model, "fc") as seen:
@@ -197,10 +197,10 @@ def test_a_unit_of_a_network_that_takes_clips(photo):
     network = open_network(Clips().eval())
     network.preprocessing = network.preprocessing.changed(12, None, None, None, None)
     assert network.takes == "clips"
-    found = look(network, photo, "stem", 1)
+    found = unit(network, photo, "stem", 1)
     assert found.map.shape == (FRAMES, 12, 12)
     with pytest.raises(UsageError, match="evidence is for networks of images"):
-        weigh(network, photo)
+        evidence(network, photo)
     network.takes = "images"
     with pytest.raises(UsageError, match="takes a list of images"):
-        look(network, photo, "stem", 1)
+        unit(network, photo, "stem", 1)

@@ -14,7 +14,7 @@ from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError
 from layerscope.hooks import looking
 from layerscope.networks.alexnet import AlexNet
 from layerscope.units import effective_receptive_field, receptive_field
-from layerscope.units.place import arguments, reach
+from layerscope.units.place import arguments, run_to_layer
 from tests.units.zoo import ZOO, Block, Net, conv
 
 CASES = [(name, layer) for name, make in ZOO.items() for layer in make().layers]
@@ -25,12 +25,12 @@ COARSE = {"lstm": {"mkldnn_rnn_layer"}, "complex_numbers": {"_fft_c2c"}}
 
 def unit(animal, layer, index, args):
     with looking(animal.model):
-        return reach(animal.model, layer, arguments(args), lambda output, _: output[index].clone()).result
+        return run_to_layer(animal.model, layer, arguments(args), lambda output, _: output[index].clone()).result
 
 
 def positions(animal, layer, count):
     with looking(animal.model):
-        place = reach(animal.model, layer, arguments(animal.x), lambda _, place: place).result
+        place = run_to_layer(animal.model, layer, arguments(animal.x), lambda _, place: place).result
     rng = random.Random(layer)
     drawn = [tuple(rng.randrange(size) for size in place.grid) for _ in range(count)]
     return place, [animal.layers[layer], *drawn]
@@ -227,7 +227,7 @@ def test_the_network_and_the_input_are_left_as_they_were():
 
 def test_nothing_is_left_behind_when_the_network_raises():
     net = nn.Sequential(conv(3, 4), Net(lambda n, x: x.nothing), conv(4, 4))
-    with pytest.raises(ForwardError, match=r"before 2 had run.*'nothing'"):
+    with pytest.raises(ForwardError, match=r"up to 2: forward raised.*'nothing'"):
         receptive_field(net, "2", (1, 1), (1, 3, 8, 8))
     assert not any(module._forward_hooks for module in net.modules())
     assert receptive_field(net, "0", (1, 1), (1, 3, 8, 8)).size == (3, 3)  # what comes later does not matter

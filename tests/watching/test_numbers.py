@@ -1,4 +1,4 @@
-"""Values that are no numbers: named at their step, chosen or not."""
+"""Non-finite values: named at their step, chosen or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .conftest import Net, batch, learn
 
 
 class Breaks(Net):
-    """Gives a value that is no number in one layer, at one step of learning."""
+    """Returns a non-finite value in one layer, at one step of learning."""
 
     def __init__(self, at: int, how: str) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def test_the_backward_pass_is_told_apart(quiet, tmp_path):
     broken(quiet, "backward")
     (event,) = [event for event in open_run(tmp_path / "run").events if event.kind == "non-finite"]
     assert (event.step, event.layer.rpartition(".")[0]) == (5, "fc")
-    assert "every layer gives numbers" in event.text
+    assert "every output is finite" in event.text
 
 
 def test_a_batch_that_is_broken_itself(net, quiet, tmp_path):
@@ -180,7 +180,7 @@ def test_where_the_gradients_are_seen_after_the_update(net, quiet, tmp_path, by_
                 optimizer.step(closure)
     events = [event for event in open_run(tmp_path / "run").events if event.kind == "non-finite"]
     assert events[0].step == 3
-    assert events[0].text.startswith("6 of 6 gradients hold values that are no numbers")
+    assert events[0].text.startswith("6 of 6 gradients hold non-finite values")
 
 
 def test_the_small_gradients_are_tested_and_now_and_then_all():

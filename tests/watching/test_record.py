@@ -191,4 +191,4 @@ def test_steps_that_a_scaler_skips_are_said(net, quiet, tmp_path, fused):
     skipped = [event for event in open_run(tmp_path / "run").events if event.kind == "skipped"]
     assert len(skipped) == 1
     assert "1024" in skipped[0].text
-    assert not [line for line in watch.said if "no numbers" in line]
+    assert not [line for line in watch.said if "non-finite" in line]

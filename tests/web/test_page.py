@@ -377,7 +377,7 @@ def test_the_arithmetic_of_a_unit(open_page, features):
             if parts[:2] != ["api", "unit"]:
                 return super().do_GET()
             y, x = (int(one) for one in re.findall(r"[yx]=(\d+)", self.path))
-            look = units.look(model, image, parts[2], int(parts[3]), (y, x))
+            look = units.unit(model, image, parts[2], int(parts[3]), (y, x))
             return self.give(wire.dumps(look.to_json()), "application/json")
 
     with serving(record, {"image": True, "units": True}, Live) as (url, _):

@@ -171,7 +171,7 @@ def transformer() -> Any:
 
 
 def test_the_class_token_apart_from_the_patches(open_page, photo):
-    from layerscope.inspect import batch_of
+    from layerscope.networks.feeding import batch_of
 
     network, path = transformer(), "encoder.layers.encoder_layer_0.ln_1"
     with torch.no_grad(), layerscope.capture(network.model, path) as seen:
@@ -192,7 +192,7 @@ def test_the_class_token_apart_from_the_patches(open_page, photo):
 
 
 def test_what_the_heads_attend_to_from_a_patch_that_is_clicked(open_page, photo):
-    from layerscope.inspect import batch_of
+    from layerscope.networks.feeding import batch_of
 
     network, path = transformer(), "encoder.layers.encoder_layer_0"
     with torch.no_grad(), layerscope.capture(network.model, f"{path}.ln_1") as seen:
@@ -237,7 +237,7 @@ def test_two_networks_at_work_and_another_image(open_page, photo, tmp_path):
         shown = [parsed(one) for one in page.locator(".unit .result strong").all_inner_texts()]
         y, x = (int(one) for one in re.findall(r"\d+", page.locator(".readouts .at").inner_text())[:2])
         for seed, value, side in zip((0, 1), shown, "AB", strict=True):
-            unit = layerscope.units.look(tiny(seed), photo, "0", 0, (y, x))
+            unit = layerscope.units.unit(tiny(seed), photo, "0", 0, (y, x))
             assert value == pytest.approx(unit.value, rel=1e-4)
             expect(page.locator(".unit")).to_contain_text(f"how it came about in {side}")
         assert [parsed(one[2:]) for one in page.locator(".readouts strong").inner_text().split("\n")] == shown

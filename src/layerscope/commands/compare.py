@@ -39,6 +39,9 @@ def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | No
     from layerscope.views import terminal
 
     with terminal.bar("comparing") as progress:
-        record = compare_networks(a, b, image, progress) if image else compare_checkpoints(a, b, progress, bool(save))
+        if image:
+            record = compare_networks(a, b, image, progress=progress)
+        else:
+            record = compare_checkpoints(a, b, progress=progress, maps=bool(save))
     # The kernels of two checkpoints are for the viewer alone.
     deliver(record, as_json, save, out, None if image else record.only())

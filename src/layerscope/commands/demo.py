@@ -42,7 +42,7 @@ def files() -> tuple[Path, Path]:
 def run(out: Path) -> None:
     """Print classes and layers, write pictures and records into `out`, and say what to try next."""
     from layerscope.files import save
-    from layerscope.inspect import features, weights
+    from layerscope.inspection import features, weights
     from layerscope.networks.open import open_network
     from layerscope.views import figure, pictures, terminal
 

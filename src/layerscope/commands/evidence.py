@@ -48,5 +48,7 @@ def evidence(
 
     opened = network_of(network, **settings)
     with terminal.bar("occlusion", count=True) as progress:
-        found = units.weigh(opened, image, layer, target, window, stride, progress)
+        found = units.evidence(
+            opened, image, layer=layer, target=target, window=window, stride=stride, progress=progress
+        )
     deliver_report(found, evidence_page, out, as_json)

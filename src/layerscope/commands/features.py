@@ -66,7 +66,7 @@ def features(
       layerscope features resNet34.pth tulip.jpg --layers 'layer1*' --channels all --out maps
       layerscope features torchvision:resnet34=resNet34.pth tulip.jpg --layers Conv2d --cmap gray --range layer
     """
-    from layerscope.inspect import features as look
+    from layerscope.inspection import features as look
     from layerscope.views import terminal
 
     if channels != "all" and not (channels.isdecimal() and int(channels) > 0):

@@ -33,8 +33,8 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
       layerscope layers AlexNet.pth
       layerscope layers torchvision:resnet34 --input 3x64x64
     """
-    from layerscope.inspect import batch_of, zeros
-    from layerscope.structure import structure
+    from layerscope.inspection import structure
+    from layerscope.networks.feeding import batch_of, zeros
     from layerscope.views import documents, terminal
 
     opened = network_of(network, **settings)

@@ -79,8 +79,8 @@ def survey(
     given = images[0] if len(images) == 1 else list(images)
     with terminal.bar("survey", count=True, unit="images") as progress:
         record = run(
-            opened, given, patterns, engine, progress, top=top, histograms=histograms, against=other,
-            workers=workers, address=address, record=save, restart=restart,
+            opened, given, patterns, engine=engine, progress=progress, top=top, histograms=histograms,
+            against=other, workers=workers, address=address, record=save, restart=restart,
         )  # fmt: skip
     if save:
         say(f"record: {save}")

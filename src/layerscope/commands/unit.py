@@ -44,5 +44,5 @@ def unit(
     from layerscope import units
     from layerscope.views.unit import unit_page
 
-    found = units.look(network_of(network, **settings), image, layer, channel, position or None)
+    found = units.unit(network_of(network, **settings), image, layer, channel, position or None)
     deliver_report(found, unit_page, out, as_json)

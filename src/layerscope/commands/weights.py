@@ -45,11 +45,11 @@ def weights(
       layerscope weights AlexNet.pth --json | jq '.tensors[0].mean'
     """
     from layerscope.files import save as write
-    from layerscope.inspect import weights as look
+    from layerscope.inspection import weights as look
     from layerscope.views import documents, terminal
 
     with terminal.bar("reading") as progress:
-        record = look(checkpoint, match, bins, maps=bool(out or save), progress=progress)
+        record = look(checkpoint, match=match, bins=bins, maps=bool(out or save), progress=progress)
     if csv:
         write(documents.tables(record)["tensors"].encode(), csv)
     deliver(record, as_json, save, out)

@@ -12,11 +12,11 @@ from layerscope.errors import ForwardError, ImageError, LayerscopeError, UsageEr
 from layerscope.record import Picture
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from layerscope.networks.open import Network
 
-__all__ = ["batch_of", "forward_failed", "passes_of", "run", "zeros"]
+__all__ = ["batch_of", "call", "passes_of", "run", "zeros"]
 
 
 def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
@@ -89,32 +89,30 @@ def run(network: Network, given: Any) -> Any:
     """
     import torch
 
+    from layerscope.modules import copied
     from layerscope.networks.foreign import fed, home_of
 
-    device, _ = home_of(network.model)
+    ours = copied(given, home_of(network.model)[0])
+    ours = fed(ours, network.takes) if isinstance(ours, torch.Tensor) else ours
+    return call(network.model, ours, network.name, given)
 
-    def copied(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.to(device, copy=True)
-        if isinstance(value, list | tuple):
-            return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
-        return {key: copied(one) for key, one in value.items()} if isinstance(value, dict) else value
 
-    ours = copied(given)
-    named = ours if isinstance(ours, dict) else {}
-    args = (
-        (fed(ours, network.takes),) if isinstance(ours, torch.Tensor) else ours if isinstance(ours, tuple) else (ours,)
-    )
+def call(model: nn.Module, x: Any, name: str, given: Any = None) -> Any:
+    """What a network returns for a tuple of arguments, a dict of named ones, or anything else as the only one.
+
+    Raises ForwardError, which names the network as `name` and its input, or what was `given` for it.
+    """
     try:
-        return network.model(**named) if named else network.model(*args)
+        if isinstance(x, dict) and x:
+            return model(**x)
+        return model(*x) if isinstance(x, tuple) else model(x)
     except LayerscopeError:  # of a hook of ours, which says what to do
         raise
     except Exception as error:  # a network may raise anything
-        raise forward_failed(network.name, given, error) from error
+        raise _failed(name, x if given is None else given, error) from error
 
 
-def forward_failed(name: str, given: Any, error: Exception) -> ForwardError:
-    """What a network called `name` raised on its input, in one line."""
+def _failed(name: str, given: Any, error: Exception) -> ForwardError:
     said = " ".join(str(error).split())[:300] or "no message"
     shape = f"of shape {tuple(given.shape)}" if hasattr(given, "shape") else f"({type(given).__name__})"
     return ForwardError(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from layerscope.networks.open import Network
-    from layerscope.units import Looker
+    from layerscope.units import UnitInspector
 
 __all__ = ["Live", "Opener", "opened", "reason", "safe_name"]
 
@@ -76,7 +76,7 @@ class Live:
         self._kernels: Record | None = None
         self._kept = Kept()
         self._attention: tuple[tuple[str, int], NDArray[np.float32]] | None = None
-        self._lookers: dict[tuple[str, int], Looker] = {}
+        self._inspectors: dict[tuple[str, int], UnitInspector] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-")
         self._count = itertools.count()
 
@@ -103,7 +103,7 @@ class Live:
     def look(self, key: str, channel: int, image: int, at: tuple[int | None, int | None]) -> bytes:
         """One unit as JSON; `at`: row and column in the layer's own output, the greatest value if both are None.
 
-        Runs in the worker. Raises NoMatch or UsageError for what is not there, and what `units.look` raises.
+        Runs in the worker. Raises NoMatch or UsageError for what is not there, and what `units.unit` raises.
         """
         from layerscope import units
 
@@ -111,11 +111,12 @@ class Live:
 
         def make() -> bytes:
             position = _position(entry, at)
-            if (asked := (entry.side, image)) not in self._lookers:
-                # Of one image at a time: a looker holds what every layer gave.
-                self._lookers = {kept: one for kept, one in self._lookers.items() if kept[1] == image}
-                self._lookers[asked] = units.Looker(network, self.images[image])
-            return wire.dumps(self._lookers[asked].look(entry.site.key, channel, position, gradient=False).to_json())
+            if (asked := (entry.side, image)) not in self._inspectors:
+                # Of one image at a time: an inspector holds what every layer gave.
+                self._inspectors = {kept: one for kept, one in self._inspectors.items() if kept[1] == image}
+                self._inspectors[asked] = units.UnitInspector(network, self.images[image])
+            report = self._inspectors[asked].inspect(entry.site.key, channel, position, gradient=False)
+            return wire.dumps(report.to_json())
 
         return self._kept.get((key, channel, image, at), make)
 
@@ -175,7 +176,7 @@ class Live:
 
     def _pass(self, images: list[Path]) -> None:
         from layerscope.comparison import compare_networks
-        from layerscope.inspect import features
+        from layerscope.inspection import features
 
         if not self._networks:
             raise UsageError("the network could not be loaded; mend that, and start again")
@@ -186,12 +187,13 @@ class Live:
             self._session.tell("running", done, of, name)
 
         if len(self._networks) == 2:
-            record = compare_networks(self._networks[0], self._networks[1], images[0], progress, attention=True)
+            first, second = self._networks
+            record = compare_networks(first, second, images[0], attention=True, progress=progress)
         else:
-            record = features(self._networks[0], images, progress=progress, attention=True)
+            record = features(self._networks[0], images, attention=True, progress=progress)
         self.images = images
         self._kept.clear()
-        self._attention, self._lookers = None, {}
+        self._attention, self._inspectors = None, {}
         self._session.show(record)
         self._session.tell("ready")
 

@@ -14,7 +14,7 @@ from layerscope.comparison import compare_tensors
 from layerscope.dtypes import STORAGE
 from layerscope.errors import UsageError
 from layerscope.findings import Doctor
-from layerscope.inspect import tensor_entry
+from layerscope.inspection import tensor_entry
 from layerscope.maps import Maps
 from layerscope.record import Entry, Record
 from layerscope.sites import Site
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "State", "attention_of", "kernels_of", "seen_from", "tokens_of"]
 
 _BINS = 50
-_BITS = {1: "uint8", 2: "uint16", 4: "uint32"}
 
 
 class Kept:
@@ -79,13 +78,9 @@ class State:
 
     def read(self, spec: TensorSpec) -> NDArray[Any]:
         """The bits of a tensor, shaped."""
-        import torch
+        from layerscope.planes import bits_of
 
-        tensor = self._tensors[spec.name].detach().cpu().contiguous()
-        try:
-            return tensor.numpy()
-        except TypeError:  # numpy has no such type: its bits
-            return tensor.view(getattr(torch, _BITS[tensor.element_size()])).numpy()
+        return bits_of(self._tensors[spec.name])
 
 
 def kernels_of(networks: Sequence[Network]) -> Record:
@@ -133,15 +128,15 @@ def tokens_of(network: Network, image: Any, entry: Entry, number: int) -> Entry:
     Raises UsageError for a layer that has none.
     """
     from layerscope.hooks import looking
-    from layerscope.inspect import batch_of
-    from layerscope.units.place import reach
+    from layerscope.networks.feeding import batch_of
+    from layerscope.units.place import run_to_layer
 
     skip = _in_front(entry, number, 1)[0] if entry.site.layout == "NLC" else 0
     if not skip:
         raise UsageError(f"{entry.key}: every value of it has its place in the image")
     batch, _ = batch_of(network, image)
     with looking(network.model):
-        found = reach(network.model, entry.site.key, (batch,), lambda output, _place: output[0, :skip].float().cpu())
+        found = run_to_layer(network.model, entry.site.key, (batch,), lambda output, _: output[0, :skip].float().cpu())
     return _entry(entry, found.result.numpy().T[:, None])  # (C, 1, skip)
 
 
@@ -150,7 +145,8 @@ def attention_of(network: Network, image: Any, entry: Entry) -> NDArray[np.float
     import torch
 
     from layerscope.hooks import looking
-    from layerscope.inspect import batch_of, run
+    from layerscope.modules import Table
+    from layerscope.networks.feeding import batch_of, run
     from layerscope.ops import Functions
     from layerscope.reduce import Collector
 
@@ -162,7 +158,7 @@ def attention_of(network: Network, image: Any, entry: Entry) -> NDArray[np.float
                 seen.append(weights[0].detach().float().cpu())
 
     batch, _ = batch_of(network, image)
-    with looking(network.model), Functions(network.model, Keep(), [entry.site.path], False, True):
+    with looking(network.model), Functions(Table(network.model), Keep(), [entry.site.path], False, True):
         run(network, batch)
     if not seen:
         raise UsageError(f"{entry.key}: no attention of one image; ask for a layer named PATH/attention")

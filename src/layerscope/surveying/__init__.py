@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError
-from layerscope.inspect import Progress, quiet
 from layerscope.networks.open import Network, open_network
 from layerscope.profiles import wanted
+from layerscope.progress import Progress, quiet
 from layerscope.record import Record
-from layerscope.selection import select
+from layerscope.selection import Layers, select
 from layerscope.surveying import report, shown
 from layerscope.surveying.job import Job, sample_images
 from layerscope.surveying.meter import Measures, calibration
@@ -34,10 +34,10 @@ __all__ = ["survey"]
 def survey(
     model: nn.Module | Network | str,
     images: Any,
-    layers: str | Sequence[str] = (),
+    layers: Layers = (),
+    *,
     engine: str = "local",
     progress: Progress = quiet,
-    *,
     top: int = 9,
     histograms: str | Sequence[str] = "*Conv*",
     against: nn.Module | Network | str | None = None,
@@ -52,7 +52,7 @@ def survey(
     `model`: a module, or what the command line takes for NETWORK. `images`: a folder with one folder of images a class,
     a folder of images, a text file with a path a line, MNIST's idx files, a list of paths, or a data set as
     torchvision's. Images that cannot be read are counted and named.
-    `layers`: globs over paths or types; all leaves if empty. `top`: best images of each channel. `histograms`: globs
+    `layers`: as `features` takes them; all leaves if empty. `top`: best images of each channel. `histograms`: globs
     of the layers that get one. `against`: a second network, whose layers are compared with those of the first by CKA.
     `engine`: "local" or "ray", at `address` if a cluster runs there. `workers`: processes.
     `record`: save here, and keep partial results beside it, so that a survey that was killed goes on where it was;
@@ -62,18 +62,17 @@ def survey(
     Raises ImageError, NetworkError, ForwardError, NoMatch, UsageError, OutputError, EngineError.
     """
     network = model if isinstance(model, Network) else open_network(model)
-    patterns = [layers] if isinstance(layers, str) else list(layers)
     counted_for = [histograms] if isinstance(histograms, str) else list(histograms)
-    chosen = select(network.model, patterns)
+    chosen = select(network.model, layers)
     source = open_source(images)
     progress(0, len(source), "looking at a few images first")
     measures = Measures(top=top, histograms=tuple(counted_for), classes=len(source.classes))
-    job = Job(network, source, patterns, measures, network.spec)
+    job = Job(network, source, chosen.patterns, measures, network.spec)
     if against is not None:
         job.against = against if isinstance(against, Network) else open_network(against)
     sample, other = sample_images(job)
     others = [] if other is None else [other]
-    job.measures = replace(measures, scale=calibration(network, [sample], patterns, job.against, others))
+    job.measures = replace(measures, scale=calibration(network, [sample], chosen.patterns, job.against, others))
     with ExitStack() as stack:
         kept = stack.enter_context(keeping(Path(record), job, restart)) if record else None
         result = run_survey(job, engine, progress, kept, workers, address)

@@ -101,8 +101,6 @@ def _picture(value: Any) -> Image.Image:
 
 def _drawn(tensor: Any) -> Image.Image:
     """A preprocessed tensor (C, H, W) as a picture, its values stretched over 0 to 255."""
-    values = tensor.detach().float().cpu().numpy()
-    values = values[:3] if len(values) >= 3 else values[:1].repeat(3, 0)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    scaled = np.nan_to_num((values - low) / max(high - low, 1e-12) * 255)
-    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))  # (H, W, C)
+    from layerscope.planes import pixels_of
+
+    return Image.fromarray(pixels_of(tensor))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.errors import UsageError
-from layerscope.hooks import looking, noting, tap
+from layerscope.hooks import looking, observing
 from layerscope.layouts import Layouts, Plan
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
@@ -151,10 +150,8 @@ class Meter:
         self._rows = len(tensor)
         for eye, given in zip(self.eyes, (tensor, tensor if other is None else other), strict=False):
             eye.layouts.images = self._rows
-            with ExitStack() as stack:
-                stack.enter_context(looking(eye.network.model))
-                stack.enter_context(noting(eye.network.model, eye.layouts.plan, eye.paths))
-                stack.enter_context(tap(eye.network.model, self._emit(eye), eye.paths))
+            seen = observing(eye.network.model, eye.paths, self._emit(eye), on_shape=eye.layouts.plan)
+            with looking(eye.network.model), seen:
                 run(eye.network, given)
         self._last = None
         self._images += images
@@ -273,7 +270,7 @@ def _reduced(values: NDArray[np.float32], last: bool, plan: Plan, images: int, r
     else:
         calls.rows(values.reshape(-1), size, 0, rows * channels, table)
     if rows % images:  # boxes, say: they belong to no image, and nothing will be made of them
-        return Seen(values, table, last, 1, channels, plan.skip, plan.grid, 1)
+        return Seen(values, table, last, 1, channels, plan.prefix_tokens, plan.grid, 1)
     each = rows // images
     if size * each >= 1 << 31:  # the products of the exact sums would not fit
         raise UsageError(
@@ -283,7 +280,7 @@ def _reduced(values: NDArray[np.float32], last: bool, plan: Plan, images: int, r
         fields = (field.reshape(images, each, channels) for field in calls.columns(table, rows, channels))
         table = _table(total(Columns(*fields), axis=1))  # type: ignore[arg-type]
     across = plan.windows[1] if each == plan.windows[0] * plan.windows[1] else 1
-    return Seen(values, table, last, each, channels, plan.skip, plan.grid, across)
+    return Seen(values, table, last, each, channels, plan.prefix_tokens, plan.grid, across)
 
 
 def _version(tensor: Tensor) -> int:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.inspect import Progress, quiet
+from layerscope.progress import Progress, quiet
 from layerscope.surveying.engines import PATIENCE_S, EngineError, Setup, engine_named
 from layerscope.surveying.job import Broken, Job, State, none_readable
 from layerscope.surveying.partials import Kept

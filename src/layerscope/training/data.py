@@ -16,8 +16,8 @@ from torch import Tensor
 
 from layerscope.errors import ImageError
 from layerscope.images import idx_pairs, image_named, open_image
-from layerscope.inspect import Progress, quiet
 from layerscope.networks.preprocessing import Preprocessing
+from layerscope.progress import Progress, quiet
 
 __all__ = ["Examples", "ahead", "batches", "find_examples"]
 

@@ -15,8 +15,9 @@ from torch.nn.functional import cross_entropy
 
 from layerscope.errors import LayerscopeError
 from layerscope.hooks import looking, tensors_in
-from layerscope.inspect import Progress, quiet, run
+from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
+from layerscope.progress import Progress, quiet
 from layerscope.training.data import Examples, ahead, batches
 
 __all__ = ["EVERY", "Diverged", "Epoch", "Plan", "Score", "Training", "logits_of"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layerscope.errors import LayerscopeError
 from layerscope.hooks import looking
 from layerscope.looks import Arithmetic
-from layerscope.units.place import Place, Seen, arguments, reach
+from layerscope.units.place import LayerCall, Place, arguments, run_to_layer
 
 __all__ = ["arithmetic", "explain"]
 
@@ -45,19 +45,19 @@ def arithmetic(model: nn.Module, layer: str, channel: int, position: Sequence[in
         return float(output[place.index(channel, position)].float())
 
     with looking(model):
-        seen = reach(model, layer, arguments(x), at, keep_input=True)
-    return explain(seen, layer, channel, tuple(position))
+        call = run_to_layer(model, layer, arguments(x), at, keep_input=True)
+    return explain(call, layer, channel, tuple(position))
 
 
-def explain(seen: Seen, layer: str, channel: int, position: tuple[int, ...]) -> Arithmetic:
-    """The arithmetic of a call that has been seen, with its input kept and its value as the result."""
-    kind = type(seen.module).__name__
-    rule = next((rule for types, rule in _RULES if isinstance(seen.module, types)), None)
-    if rule is None or seen.input is None:
+def explain(call: LayerCall, layer: str, channel: int, position: tuple[int, ...]) -> Arithmetic:
+    """The arithmetic of a call of a layer, with its input kept and its value as the result."""
+    kind = type(call.module).__name__
+    rule = next((rule for types, rule in _RULES if isinstance(call.module, types)), None)
+    if rule is None or call.input is None:
         raise LayerscopeError(f"{layer}: {kind} has no arithmetic of one patch and one kernel; {_Asked}")
-    found = rule(seen, channel, position)
-    made = Arithmetic(layer=layer, type=kind, channel=channel, position=position, value=seen.result, **found)
-    allowed = _TOLERANCE.get(seen.input.dtype if seen.input.device.type == "cpu" else torch.float16, 2e-2)
+    found = rule(call, channel, position)
+    made = Arithmetic(layer=layer, type=kind, channel=channel, position=position, value=call.result, **found)
+    allowed = _TOLERANCE.get(call.input.dtype if call.input.device.type == "cpu" else torch.float16, 2e-2)
     if np.isfinite(made.value) and abs(made.sum - made.value) > allowed * made.scale + 1e-30:
         raise LayerscopeError(
             f"{layer}: {kind} produced {made.value:.6g} where patch, kernel and bias give {made.sum:.6g}: its forward "
@@ -85,31 +85,37 @@ def _summed(patch: NDArray, kernel: NDArray, bias: Tensor | None, channel: int, 
     }
 
 
+def _along(setting: Any, axis: int) -> int:
+    """A setting of a layer along one axis: one number an axis, or one for all."""
+    return int(setting if isinstance(setting, int) else setting[axis])
+
+
 def _sources(module: Any, axis: int, at: int, size: int) -> NDArray[np.int64]:
-    """The input index that each tap of the kernel meets along one axis, for the output at `at`; -1 for zeros."""
-    taps = np.arange(module.kernel_size[axis]) * module.dilation[axis]
+    """The input index that each tap of the window meets along one axis, for the output at `at`; -1 for padding."""
+    taps = np.arange(_along(module.kernel_size, axis)) * _along(module.dilation, axis)
+    stride = _along(module.stride, axis)
     if isinstance(module, _Transposed):
         # Tap k of input i lands on i * stride - padding + k * dilation.
-        source, rest = np.divmod(at + int(module.padding[axis]) - taps, module.stride[axis])
+        source, rest = np.divmod(at + _along(module.padding, axis) - taps, stride)
         return np.where((rest == 0) & (source >= 0) & (source < size), source, -1)
-    low = 0 if isinstance(module.padding, str) else int(module.padding[axis])
-    if module.padding == "same":
-        low = int(taps[-1]) // 2  # the odd one goes to the far side
-    source = at * module.stride[axis] - low + taps
-    if module.padding_mode == "circular":
+    low = {"same": int(taps[-1]) // 2, "valid": 0}  # the odd one goes to the far side
+    source = at * stride + taps
+    source -= low[module.padding] if isinstance(module.padding, str) else _along(module.padding, axis)
+    mode = getattr(module, "padding_mode", "zeros")
+    if mode == "circular":
         return source % size
-    if module.padding_mode == "replicate":
+    if mode == "replicate":
         return source.clip(0, size - 1)
-    if module.padding_mode == "reflect":
+    if mode == "reflect":
         mirrored = np.abs(source)
         return np.where(mirrored >= size, 2 * (size - 1) - mirrored, mirrored)
     return np.where((source >= 0) & (source < size), source, -1)
 
 
-def _convolution(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
-    module: Any = seen.module
+def _convolution(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+    module: Any = call.module
     transposed = isinstance(module, _Transposed)
-    given = _floats(seen.input)  # type: ignore[arg-type]
+    given = _floats(call.input)  # type: ignore[arg-type]
     image = given[0] if given.ndim == len(position) + 2 else given  # (C, *size)
     width, outputs = module.in_channels // module.groups, module.out_channels // module.groups
     group = channel // outputs
@@ -125,25 +131,25 @@ def _convolution(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[st
     return _summed(patch, kernel, module.bias, channel, inputs)
 
 
-def _linear(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
-    module: Any = seen.module
-    where = seen.place.index(channel, position)[:-1]  # features are the last axis of input and output alike
-    patch = _floats(seen.input[where])  # type: ignore[index]
+def _linear(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+    module: Any = call.module
+    where = call.place.index(channel, position)[:-1]  # features are the last axis of input and output alike
+    patch = _floats(call.input[where])  # type: ignore[index]
     return _summed(patch, _floats(module.weight)[channel], module.bias, channel, range(module.in_features))
 
 
-def _same(seen: Seen, channel: int, position: tuple[int, ...]) -> float:
+def _same(call: LayerCall, channel: int, position: tuple[int, ...]) -> float:
     """The input at the unit's own place."""
-    return float(_floats(seen.input[seen.place.index(channel, position)]))  # type: ignore[index]
+    return float(_floats(call.input[call.place.index(channel, position)]))  # type: ignore[index]
 
 
-def _batch_norm(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
-    module: Any = seen.module
+def _batch_norm(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+    module: Any = call.module
     if module.running_mean is None:
         raise LayerscopeError(
             "a batch norm without running statistics takes its mean from the batch; ask another layer"
         )
-    x = _same(seen, channel, position)
+    x = _same(call, channel, position)
     mean, var = float(module.running_mean[channel]), float(module.running_var[channel])
     weight = float(module.weight[channel].detach()) if module.affine else 1.0
     bias = float(module.bias[channel].detach()) if module.affine else 0.0
@@ -159,9 +165,9 @@ def _batch_norm(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str
     }
 
 
-def _relu(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
-    x = _same(seen, channel, position)
-    top = 6.0 if isinstance(seen.module, nn.ReLU6) else np.inf
+def _relu(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+    x = _same(call, channel, position)
+    top = 6.0 if isinstance(call.module, nn.ReLU6) else np.inf
     return {
         "formula": "min(max(x, 0), 6)" if top == 6 else "max(x, 0)",
         "patch": np.array([x], np.float32),
@@ -171,20 +177,12 @@ def _relu(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str, Any]
     }
 
 
-def _max_pool(seen: Seen, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
-    module: Any = seen.module
-    given = _floats(seen.input)  # type: ignore[arg-type]
+def _max_pool(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+    module: Any = call.module
+    given = _floats(call.input)  # type: ignore[arg-type]
     plane = given[(0, channel) if given.ndim == len(position) + 2 else channel]  # (*size)
-
-    def whole(value: Any) -> tuple[int, ...]:
-        return (value,) * len(position) if isinstance(value, int) else tuple(value)
-
-    kernel, stride = whole(module.kernel_size), whole(module.stride)
-    padding, dilation = whole(module.padding), whole(module.dilation)
-    at = []
-    for axis, where in enumerate(position):
-        source = where * stride[axis] - padding[axis] + np.arange(kernel[axis]) * dilation[axis]
-        at.append(source[(source >= 0) & (source < plane.shape[axis])])  # padding never wins
+    sources = (_sources(module, axis, where, plane.shape[axis]) for axis, where in enumerate(position))
+    at = [source[source >= 0] for source in sources]  # padding never wins
     window = plane[np.ix_(*at)]
     best = np.unravel_index(int(window.argmax()), window.shape)
     terms = {f"from {name}": float(at[axis][best[axis]]) for axis, name in enumerate(_NAMES[-len(position) :])}

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from layerscope.errors import LayerscopeError
 from layerscope.hooks import looking
 from layerscope.looks import Field
-from layerscope.units.place import Place, arguments, reach
+from layerscope.units.place import Place, arguments, run_to_layer
 from layerscope.units.rules import needs_of
 from layerscope.units.trace import Needs, Reads, Spot, Trace
 
@@ -74,7 +74,7 @@ class Traced:
             return self._trace.spot(output), place
 
         with looking(model), self._trace, Reads(self._trace):
-            self._unit, self.place = reach(model, layer, args, at).result
+            self._unit, self.place = run_to_layer(model, layer, args, at).result
 
     def field(self, position: Sequence[int], channel: int | None = None, of: int = 0) -> Field:
         """The field of one unit; see `receptive_field`."""
@@ -108,7 +108,7 @@ class Traced:
 
     def _run(self, args: tuple[Any, ...], at: Callable[[Tensor, Place], Tensor]) -> Tensor:
         with looking(self.model):
-            found: Tensor = reach(self.model, self.layer, args, at).result
+            found: Tensor = run_to_layer(self.model, self.layer, args, at).result
         return found
 
 
@@ -153,10 +153,14 @@ def effective_receptive_field(
     if not leaf.is_floating_point():
         raise LayerscopeError(f"the input is {leaf.dtype}: gradients need floating-point values")
     leaf.requires_grad_()
+
+    def at(output: Tensor, place: Place) -> Tensor:
+        return output[place.index(channel, position)].sum()
+
     with looking(model), torch.enable_grad():
         # A copy goes in: a network may write into its input, and a leaf forbids it.
         given = tree_map_only(Tensor, lambda tensor: tensor.clone(), args)
-        unit = reach(model, layer, given, lambda output, place: output[place.index(channel, position)].sum()).result
+        unit = run_to_layer(model, layer, given, at).result
         if not unit.requires_grad:
             raise LayerscopeError(f"{layer}: no gradient reaches the input; the network works without gradients")
         (gradient,) = torch.autograd.grad(unit, leaf, allow_unused=True)

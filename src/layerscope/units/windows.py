@@ -11,7 +11,7 @@ from torch.nn import functional
 from layerscope.units.masks import Masks, Pairs, union
 from layerscope.units.trace import Op, Spot
 
-__all__ = ["adaptive_max_pool", "convolution", "max_pool"]
+__all__ = ["adaptive_max_pool", "convolution", "max_pool", "window"]
 
 
 def _spread(mask: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int],
@@ -38,6 +38,19 @@ def _gather(mask: Tensor, kernel: list[int], stride: list[int], padding: list[in
     return counts > 0.5
 
 
+def window(op: Op, axes: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, stride, padding and dilation of a convolution or a pooling, one number an axis."""
+
+    def setting(name: str, default: list[int]) -> list[int]:
+        value = op.arg(name) or default
+        value = [value] if isinstance(value, int) else list(value)
+        return value * axes if len(value) == 1 else value
+
+    weight = op.arg("weight")
+    kernel = setting("kernel_size", []) if weight is None else list(weight.shape[2:])
+    return kernel, setting("stride", kernel), setting("padding", [0]), setting("dilation", [1])
+
+
 def convolution(op: Op, masks: Masks) -> Pairs:
     """The windows of every kernel, for all channels of its group."""
     spot, weight = op.args[:2]
@@ -46,34 +59,19 @@ def convolution(op: Op, masks: Masks) -> Pairs:
     batched = len(spot.shape) == axes + 2
     batch, channels = spot.shape[:2] if batched else (1, spot.shape[0])
     size, groups = spot.shape[-axes:], op.arg("groups", 1)
-
-    def whole(name: str, default: int) -> list[int]:
-        value = op.arg(name, default)
-        value = [value] if isinstance(value, int) else list(value)
-        return value * axes if len(value) == 1 else value
-
     grouped = mask.reshape(batch * groups, -1, *mask.shape[-axes:]).any(1, keepdim=True)  # (B*G, 1, *out)
     back = _gather if op.arg("transposed", False) else _spread
-    settings = whole("stride", 1), whole("padding", 0), whole("dilation", 1)
-    found = back(grouped, list(weight.shape[2:]), *settings, size)  # (B*G, 1, *in)
+    found = back(grouped, *window(op, axes), size)  # (B*G, 1, *in)
     yield spot, found.expand(-1, channels // groups, *size).reshape(spot.shape)
 
 
 def max_pool(op: Op, masks: Masks) -> Pairs:
     """Every value of the window was compared, not only the greatest."""
     spot: Spot = op.args[0]
-    kernel = list(op.arg("kernel_size"))
     axes = 3 if "3d" in op.name else 2
-    kernel = kernel * axes if len(kernel) == 1 else kernel
-
-    def whole(name: str, default: list[int]) -> list[int]:
-        value = list(op.arg(name) or default)
-        return value * axes if len(value) == 1 else value
-
     mask = union(masks)
     planes = mask.reshape(-1, 1, *mask.shape[-axes:])
-    settings = whole("stride", kernel), whole("padding", [0]), whole("dilation", [1])
-    yield spot, _spread(planes, kernel, *settings, spot.shape[-axes:]).reshape(spot.shape)
+    yield spot, _spread(planes, *window(op, axes), spot.shape[-axes:]).reshape(spot.shape)
 
 
 def adaptive_max_pool(op: Op, masks: Masks) -> Pairs:

@@ -11,14 +11,12 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from layerscope.maps import NONFINITE, Maps
+from layerscope.maps import Maps, shrunk
 from layerscope.record import Entry, Record
 from layerscope.views import wire
 from layerscope.views.embedded import base64_of
 
-__all__ = ["Fit", "fitted", "halved", "packed"]
+__all__ = ["Fit", "fitted", "packed"]
 
 #: A map is not reduced to fewer rows or columns than this: nothing would be recognised.
 LEAST_PX = 7
@@ -120,7 +118,7 @@ def _halve(fit: Fit, group: _Group) -> bool:
         return False
     group.factor *= 2
     for number, entry in entries.items():
-        fit.entries[number] = replace(entry, maps=[halved(one) for one in entry.maps])
+        fit.entries[number] = replace(entry, maps=[shrunk(one, 2) for one in entry.maps])
         fit.reduced[entry.key] = group.factor
         group.texts[number] = _texts(fit.entries[number])
     return True
@@ -133,19 +131,6 @@ def _can_be_halved(entry: Entry) -> bool:
 
 def _sides(maps: Iterable[Maps]) -> list[int]:
     return [size for one in maps for size in one.shape[1:]]
-
-
-def halved(maps: Maps) -> Maps:
-    """Means of 2 x 2 values, (C, ceil(h/2), ceil(w/2)): right to a step of the codes, their range stays.
-
-    The last row and column are filled up with their neighbours. Where a value is not finite, their mean is not.
-    """
-    channels, height, width = maps.shape
-    codes = np.pad(maps.codes, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
-    blocks = codes.reshape(channels, (height + 1) // 2, 2, (width + 1) // 2, 2)
-    means = ((blocks.sum(axis=(2, 4), dtype=np.uint16) + 2) >> 2).astype(np.uint8)
-    means[(blocks == NONFINITE).any(axis=(2, 4))] = NONFINITE
-    return Maps(maps.lo, maps.hi, means.shape, means, 2 * maps.reduced)
 
 
 def _leave_out(fit: Fit, group: _Group) -> None:

@@ -1,4 +1,4 @@
-"""Statistics of what the layers give for the training batches of one step."""
+"""Statistics of the outputs of the layers for the training batches of one step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.hooks import tap, tensors_in, unwrapped
+from layerscope.hooks import observing
+from layerscope.modules import Table, tensors_in
 from layerscope.record import Entry
 from layerscope.reduce import Collector
 from layerscope.sites import Site
@@ -35,7 +36,7 @@ class Batch:
     """
 
     def __init__(self, model: nn.Module, paths: Sequence[str], guard: Callable[[str], Any]) -> None:
-        self.model, self.paths, self.guard = unwrapped(model), list(paths), guard
+        self.table, self.paths, self.guard = Table(model), list(paths), guard
         self._stack = ExitStack()
 
     def open(self) -> None:
@@ -43,12 +44,9 @@ class Batch:
         self.collector = Collector(0)
         self.counting = self.called = False
         self.depth = self.batches = 0
-        stack = ExitStack()
-        with stack:
-            self.calls = stack.enter_context(tap(self.model, self._keep, self.paths))
-            add, done = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
-            stack.callback(add(self.model, self._enter, with_kwargs=True).remove)
-            stack.callback(done(self.model, self._leave, always_call=True).remove)
+        with ExitStack() as stack:
+            self.calls = stack.enter_context(observing(self.table, self.paths, self._keep)).calls
+            stack.enter_context(observing(self.table, [""], on_input=self._enter, on_exit=self._leave))
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -67,20 +65,19 @@ class Batch:
         """A batch begins."""
         self.calls.clear()
 
-    def _enter(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, _path: str, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.called = True
         self.depth += 1
         if self.depth > 1 or _in_backward():
             return
-        training = torch.is_grad_enabled() and any(module.training for module in self.model.modules())
-        self.counting = training
-        if training:
+        self.counting = torch.is_grad_enabled() and any(module.training for module in self.table.root.modules())
+        if self.counting:
             self.batches += 1
             self.begin()
-            first = next((one for value in (*args, *kwargs.values()) for _, one in tensors_in(value)), None)
+            first = next((tensor for _, tensor in tensors_in([*args, *kwargs.values()])), None)
             self.collector.begin(len(first) if first is not None and first.dim() else None)
 
-    def _leave(self, _model: nn.Module, _args: object, _output: object) -> None:
+    def _leave(self, *_: object) -> None:
         self.depth -= 1
         if self.depth == 0:
             self.counting = False

@@ -52,12 +52,13 @@ class Board:
         if said := write_graph(self.file, model, example):
             self.say(said)
 
-    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Figures, those that are named after a tensor with its number."""
+    def __call__(self, step: int, scalars: Mapping[str, float], _events: object, record: Record | None) -> None:
+        """Write figures, each named after a tensor with its number, histograms and pictures, as a sink."""
+        if record is not None:
+            self._record(step, record)
         self._write(step, [eventfile.scalar(self._tag(name), value) for name, value in scalars.items()])
 
-    def record(self, step: int, record: Record) -> None:
-        """Histograms of weights and gradients, and mosaics of the probe's feature maps."""
+    def _record(self, step: int, record: Record) -> None:
         number = self.number
         self.number += 1
         self._number(record)

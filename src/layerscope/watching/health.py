@@ -118,9 +118,7 @@ class Health:
             if one is not None and (one.nan[0] or one.inf[0]):
                 of = " of the training batch" if entry.site.path.endswith("/batch") else ""
                 name = _key(entry)
-                text = (
-                    f"{name} is the first{of} with values that are no numbers: {one.nan[0]} NaN, {one.inf[0]} infinite"
-                )
+                text = f"{name} is the first{of} with non-finite values: {one.nan[0]} NaN, {one.inf[0]} infinite"
                 new = not any(kind == "non-finite" for kind, _ in self._bad)
                 self._bad.add(("non-finite", name))
                 return [Event(step, "non-finite", name, text)] if new else []

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from layerscope.hooks import looking, tap, unwrapped
-from layerscope.maps import NONFINITE, Maps
+from layerscope.hooks import looking, observing
+from layerscope.maps import shrunk
+from layerscope.modules import Table, copied, unwrapped
 from layerscope.networks.feeding import passes_of, run
 from layerscope.networks.open import Network
+from layerscope.planes import pixels_of
 from layerscope.record import Entry, Picture
 from layerscope.reduce import Collector
 
@@ -42,9 +41,8 @@ class Probe:
         passes, pictures, _ = passes_of(network, images, _PASS)
         first = passes[0] if passes else None
         if not pictures and isinstance(first, Tensor) and first.dim() == 4:
-            pictures = [Picture(f"probe {at}", _picture(one)) for at, one in enumerate(first[:MAPPED])]
-        kept = [one.detach().clone() if isinstance(one, Tensor) else one for one in passes]
-        return cls(kept, pictures[:MAPPED])
+            pictures = [Picture(f"probe {at}", pixels_of(one)) for at, one in enumerate(first[:MAPPED])]
+        return cls(copied(passes), pictures[:MAPPED])
 
     @property
     def example(self) -> Any:
@@ -54,25 +52,15 @@ class Probe:
 
     def look(self, model: nn.Module, paths: Sequence[str], budget_bytes: int) -> list[Entry]:
         """Statistics of all images and maps of the first ones; the network is left as it was. Raises ForwardError."""
-        model = unwrapped(model)
-        network = Network(model, type(model).__name__)
-        collector = Collector(MAPPED)
-        with looking(model):
-            for given in self.passes:
-                collector.begin(len(given) if isinstance(given, Tensor | list) else None)
-                with tap(model, collector.keep, paths):
-                    run(network, given)
+        table, collector = Table(model), Collector(MAPPED)
+        network = Network(table.root, type(table.root).__name__)
+        with looking(table.root):
+            for batch in self.passes:
+                collector.begin(len(batch) if isinstance(batch, Tensor | list) else None)
+                with observing(table, paths, collector.keep):
+                    run(network, batch)
                 collector.maps = 0
         return fitted(list(collector.entries()), budget_bytes)
-
-
-def _picture(image: Tensor) -> NDArray[np.uint8]:
-    """(C, H, W) of any range as uint8 (H, W, 3): least to greatest value, since nothing tells how it was normalised."""
-    values = image.detach().float().cpu()
-    values = values[:3] if len(values) >= 3 else values[:1].expand(3, -1, -1)
-    low, high = torch.aminmax(values.nan_to_num(0, 0, 0))
-    scaled = (values - low) / (high - low).clamp(min=1e-12) * 255
-    return scaled.nan_to_num(0).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def fitted(entries: list[Entry], budget_bytes: int) -> list[Entry]:
@@ -80,7 +68,7 @@ def fitted(entries: list[Entry], budget_bytes: int) -> list[Entry]:
     factor = 1
     while _bytes(entries, factor) > budget_bytes and factor < 256:
         factor += 1
-    entries = [replace(entry, maps=[_reduced(maps, factor) for maps in entry.maps]) for entry in entries]
+    entries = [replace(entry, maps=[shrunk(maps, factor) for maps in entry.maps]) for entry in entries]
     for entry in sorted(entries, key=lambda one: _bytes([one], 1), reverse=True):
         if _bytes(entries, 1) <= budget_bytes:
             break
@@ -91,29 +79,3 @@ def fitted(entries: list[Entry], budget_bytes: int) -> list[Entry]:
 def _bytes(entries: list[Entry], factor: int) -> int:
     shapes = [maps.shape for entry in entries for maps in entry.maps]
     return sum(channels * -(-height // factor) * -(-width // factor) for channels, height, width in shapes)
-
-
-def _sums(planes: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Sums of factor x factor blocks, the last ones filled up with their neighbours. (C, h, w) -> (C, rows, cols)
-
-    Line by line: numpy's reduction over two short axes takes ten times as long, and its `pad` twice.
-    """
-    channels, height, width = planes.shape
-    rows, cols = -(-height // factor), -(-width // factor)
-    filled = np.empty((channels, rows * factor, cols * factor), np.uint16 if factor <= 16 else np.uint32)
-    filled[:, :height, :width] = planes
-    filled[:, height:, :width] = planes[:, -1:]
-    filled[:, :, width:] = filled[:, :, width - 1 : width]
-    lines = sum(filled[:, at::factor] for at in range(1, factor)) + filled[:, ::factor]
-    return sum(lines[:, :, at::factor] for at in range(1, factor)) + lines[:, :, ::factor]
-
-
-def _reduced(maps: Maps, factor: int) -> Maps:
-    """Means of factor x factor codes, the last rows and columns filled up with their neighbours: codes are linear."""
-    if factor == 1 or maps.shape[1:] == (1, 1):
-        return maps
-    means = ((_sums(maps.codes, factor) + factor * factor // 2) // (factor * factor)).astype(np.uint8)
-    strange = maps.codes == NONFINITE
-    if strange.any():
-        means[_sums(strange, factor) > 0] = NONFINITE
-    return Maps(maps.lo, maps.hi, means.shape, means, maps.reduced * factor)

@@ -1,15 +1,16 @@
-"""Values that are no numbers, found at the step in which they appear, and the first layer that gave one."""
+"""Non-finite values, found at the step in which they appear, and the first layer with one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerscope.hooks import looking, tap, tensors_in, unwrapped
+from layerscope.hooks import looking, observing
+from layerscope.modules import copied, tensors_in, unwrapped
 from layerscope.sites import Site
 
 __all__ = ["Sentinel", "finite", "sample"]
@@ -18,12 +19,8 @@ __all__ = ["Sentinel", "finite", "sample"]
 _SMALL = 4096
 
 
-class _Found(BaseException):
-    """The first layer with such a value. No Exception: a network may catch those in its own forward."""
-
-
 def finite(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether all values are numbers. One reading: a sum of squares is finite, unless a value is not or it overflows.
+    """Whether all values are finite. One reading: a sum of squares is finite, unless a value is not or it overflows.
 
     Waits for the device, where the tensors are on one.
     """
@@ -41,7 +38,7 @@ def finite(tensors: Iterable[Tensor | None]) -> bool:
 def sample(gradients: Iterable[Tensor | None], whole: bool) -> list[Tensor]:
     """All gradients, or the small ones: biases and scales, which sum up what reaches their layer.
 
-    What is no number in the gradient of a layer's output is in those, too, and reading all of ResNet-34's takes 2 % of
+    What is not finite in the gradient of a layer's output is in those, too, and reading all of ResNet-34's takes 2 % of
     a step. Where there is no small one, or it is asked for, they are all tested.
     """
     every = [one for one in gradients if one is not None]
@@ -53,7 +50,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 class Sentinel:
-    """Keeps the inputs of the last training batch until the step is over, to run it again if a gradient is no number.
+    """Keeps the inputs of the last training batch until the step is over, to run it again if a gradient is not finite.
 
     Only the references: nothing is copied, and what it costs is one call a batch.
     """
@@ -91,24 +88,24 @@ class Sentinel:
         # Not the buffers: batch norm has taken what this very batch gave it.
         bad = [name for name, one in named if not _finite(one)]
         if bad and not updated:
-            return bad[0], f"{bad[0]} holds values that are no numbers, {len(bad)} tensors do, before the update"
+            return bad[0], f"{bad[0]} holds non-finite values, {len(bad)} tensors do, before the update"
         gradients = [name for name, one in named if one.grad is not None and not _finite(one.grad)]
-        tail = f"{len(gradients)} of {len(named)} gradients hold values that are no numbers"
-        tail = tail if gradients else "the loss is no number"
+        tail = f"{len(gradients)} of {len(named)} gradients hold non-finite values"
+        tail = tail if gradients else "the loss is not finite (NaN or inf)"
         if self._kept is None or updated:
             last = gradients[-1] if gradients else ""
             return last, f"{tail}, that of {last} among them"
         inputs = [one for _, one in tensors_in(list(self._kept[:2]))]
         if not all(map(_finite, inputs)):
-            return "", f"the batch itself holds values that are no numbers; {tail}"
+            return "", f"the batch itself holds non-finite values; {tail}"
         layer, ran = self._again(paths)
         if layer:
             stale = [one._version for one in inputs] != self._versions
             doubt = " (the batch was changed in place since)" if stale else ""
-            return layer, f"{layer} is the first layer to give values that are no numbers{doubt}; {tail}"
+            return layer, f"{layer} is the first layer with non-finite outputs{doubt}; {tail}"
         # The backward pass comes to the last layer first.
         last = max(gradients, key=lambda name: ran.get(name.rpartition(".")[0], -1), default="")
-        return last, f"{tail}, and every layer gives numbers: it began in the loss or the backward pass, at {last}"
+        return last, f"{tail}, and every output is finite: it began in the loss or the backward pass, at {last}"
 
     def _again(self, paths: Sequence[str]) -> tuple[str, dict[str, int]]:
         """The batch once more, as it ran, up to the first layer with such a value; "" if there is none.
@@ -117,44 +114,17 @@ class Sentinel:
         """
         assert self._kept
         args, kwargs, (casting, dtype) = self._kept
-        found: list[str] = []
-        ran: dict[str, int] = {}
+        first, ran = "", dict[str, int]()
 
-        def see(site: Site, _module: nn.Module, tensor: Tensor) -> None:
+        def on_output(site: Site, _module: nn.Module, tensor: Tensor) -> None:
+            nonlocal first
             ran[site.path] = len(ran)
             if not _finite(tensor):
-                found.append(site.key)
-                raise _Found
+                first = site.key
+                observation.stop()
 
         autocast = torch.autocast(self._device, dtype=dtype) if casting else nullcontext()
-        with _as_it_trains(self.model), autocast:
-            try:
-                with tap(self.model, see, paths):
-                    self.model(*_copied(args), **_copied(kwargs))
-            except _Found:
-                return found[0], ran
-        return "", ran
-
-
-@contextmanager
-def _as_it_trains(model: nn.Module) -> Iterator[None]:
-    """`looking`, in the modes that the modules are in: batch norms use the batch, dropout drops."""
-    flags = [(module, module.training) for module in model.modules()]
-    # All of them: batch norm writes its running statistics without a trace in the tensor's version.
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with looking(model):
-        try:
-            for module, training in flags:
-                module.training = training
-            yield
-        finally:
-            for buffer, copy in buffers:
-                buffer.copy_(copy)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if type(value) in (list, tuple):
-        return type(value)(map(_copied, value))
-    return {key: _copied(one) for key, one in value.items()} if type(value) is dict else value
+        # In the modes that the modules are in: batch norms use the batch, dropout drops.
+        with looking(self.model, evaluating=False), autocast, observing(self.model, paths, on_output) as observation:
+            self.model(*copied(args), **copied(kwargs))
+        return first, ran

@@ -14,12 +14,13 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerscope.errors import OutputError, UsageError, writing
 from layerscope.record import Record
+from layerscope.watching.events import Event
 
 __all__ = ["FOLDER", "INDEX", "SCHEMA", "Store", "name_of", "steps_in"]
 
@@ -79,6 +80,13 @@ class Store:
         data = (self.folder / INDEX).read_bytes()
         if data and not data.endswith(b"\n"):
             self._index.write(b"\n")
+
+    def __call__(self, step: int, scalars: Mapping[str, float], events: Sequence[Event], record: Record | None) -> None:
+        """Keep what happened in a step, as a sink; the record first: the index names no step before it is whole."""
+        if record is not None:
+            self.save(step, record)
+        line: dict[str, Any] = {"step": step, "time": time.time(), "scalars": dict(scalars)}
+        self.line(line | ({"events": [event.packed() for event in events]} if events else {}))
 
     def line(self, line: dict[str, Any]) -> None:
         """Append a line to the index, in one write."""

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerscope.dtypes import STORAGE
+from layerscope.planes import bits_of
 from layerscope.record import Entry, Histogram
 from layerscope.sites import Site
 from layerscope.stats import Columns, distribution
 from layerscope.stats.calls import bin_values, columns, rows
 from layerscope.tensors import layout_of, role_of
 
-__all__ = ["BINS", "GRAD", "UPDATE", "Named", "bits_of", "described", "whole"]
+__all__ = ["BINS", "GRAD", "UPDATE", "Named", "Updates", "described"]
 
 BINS = 50
 #: what is appended to the name of a tensor
@@ -27,18 +28,6 @@ _SMALL = 4096
 
 Named = tuple[str, Tensor]
 Found = tuple[Columns, Histogram | None]
-
-
-def bits_of(tensor: Tensor) -> NDArray[Any]:
-    """The elements as `dtypes.STORAGE` has them, on the host: numpy knows no bfloat16 and no float8."""
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.int_repr()
-    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    tensor = tensor.cpu().contiguous().resolve_conj().resolve_neg()
-    if str(tensor.dtype)[6:].startswith(("bfloat", "float8")):
-        tensor = tensor.view(torch.uint16 if tensor.element_size() == 2 else torch.uint8)
-    return tensor.numpy()
 
 
 def described(named: Iterable[Named], suffix: str = "") -> list[Entry]:
@@ -52,7 +41,7 @@ def described(named: Iterable[Named], suffix: str = "") -> list[Entry]:
     return [_entry(name, tensor, found.get(at), suffix) for at, (name, tensor) in enumerate(tensors)]
 
 
-def whole(tensor: Tensor) -> Columns:
+def _whole(tensor: Tensor) -> Columns:
     """Statistics of a float32 tensor on the host, without a histogram: one column."""
     table = np.empty((8, 1))
     rows(tensor.detach().reshape(-1).numpy(), tensor.numel(), 0, 1, table)
@@ -61,7 +50,7 @@ def whole(tensor: Tensor) -> Columns:
 
 def _entry(name: str, tensor: Tensor, found: Found | None, suffix: str) -> Entry:
     shape, dtype = tuple(tensor.shape), str(tensor.dtype)[6:]
-    role = "gradient" if suffix == GRAD else role_of(name, shape)
+    role = {GRAD: "gradient", UPDATE: "update"}.get(suffix) or role_of(name, shape)
     entry = Entry(Site(name + suffix, 0, layout_of(name, shape)), role, shape, dtype)
     if found is None:
         entry.note = f"no statistics of {dtype}"
@@ -125,3 +114,47 @@ def _alike(group: list[tuple[int, NDArray[np.float32]]]) -> dict[int, Found]:
         bin_values(values[row], edges[row], counts)
         found[at] = stats.take(np.s_[row : row + 1]), Histogram(wide[row], counts)
     return found
+
+
+class Updates:
+    """Keeps the weights as they are before an update, and gives their difference after it.
+
+    The copies stay allocated while one chosen step follows the other, and are dropped otherwise.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._before: dict[str, Tensor] = {}
+        self._ready = False
+
+    def before(self) -> None:
+        """An update begins."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and parameter.is_floating_point() and parameter.layout is torch.strided:
+                kept = self._before.get(name)
+                if kept is None or kept.shape != parameter.shape:
+                    self._before[name] = parameter.detach().clone()
+                else:
+                    kept.copy_(parameter.detach())
+        self._ready = True
+
+    def after(self) -> list[Entry]:
+        """Statistics of the difference, TENSOR/update, of what an update has changed; nothing if none has begun."""
+        if not self._ready:
+            return []
+        self._ready = False
+        found: list[Entry] = []
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                kept = self._before.get(name)
+                if kept is None or parameter.grad is None:
+                    continue
+                change = torch.sub(parameter.detach(), kept, out=kept)  # no sign to take back, and no new memory
+                whole = _whole(change.float().cpu().contiguous())
+                found.append(_entry(name, parameter, (whole, None), UPDATE))
+        return found
+
+    def forget(self) -> None:
+        """Drop the copies."""
+        self._before.clear()
+        self._ready = False

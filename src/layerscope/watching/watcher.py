@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.hooks import unwrapped
+from layerscope.modules import unwrapped
 from layerscope.record import Entry, Record
-from layerscope.selection import select
+from layerscope.selection import Layers, select
 from layerscope.watching import ranks
 from layerscope.watching.batch import Batch
 from layerscope.watching.board import Board
@@ -30,8 +30,7 @@ from layerscope.watching.scaling import Skips
 from layerscope.watching.sentinel import Sentinel, finite, sample
 from layerscope.watching.sinks import Sink
 from layerscope.watching.store import Store
-from layerscope.watching.tensors import GRAD, described
-from layerscope.watching.updates import Updates
+from layerscope.watching.tensors import GRAD, Updates, described
 
 __all__ = ["Watch", "watch"]
 
@@ -51,7 +50,7 @@ def watch(
     every: int | Callable[[int], bool] = 100,
     probe: Any = None,
     *,
-    layers: str | Sequence[str] = (),
+    layers: Layers = (),
     optimizer: Any = None,
     scaler: Any = None,
     activations: bool = True,
@@ -74,9 +73,9 @@ def watch(
     last of several), or else when `Watch.step` is called. Steps count from `start` + 1. Looked at are the first one and
     every `every`th one, or those for which `every(step)` is true: weights, gradients, the update, activations of the
     training batch, and the network's answer to `probe`: a tensor (B, C, H, W), image files, or whatever else the
-    network is called with. `layers`: globs over the paths or types of layers; all leaves if empty.
+    network is called with. `layers`: as `layerscope.features` takes them; all leaves if empty.
 
-    `nan_every`: in how many steps gradients are tested for values that are no numbers; 0 for never. `scaler`: the
+    `nan_every`: in how many steps gradients are tested for non-finite values; 0 for never. `scaler`: the
     GradScaler, for steps that it skips. `all_ranks`: the activations of all processes, not of the first alone.
     `to`: sinks for figures, of `layerscope.watching.sinks`. `keep`, `budget_bytes`: records that are kept, see `Store`;
     `maps_bytes`: of the probe's maps of one step. `say` gets a line for a person; by default on stderr.
@@ -84,60 +83,44 @@ def watch(
     Nothing raises once the training runs. Before that: NoMatch, UsageError, ImageError, OutputError.
     """
     if isinstance(every, int) and every < 1:
-        raise UsageError(f"every: {every} is no number of steps; give 1 or more")
+        raise UsageError(f"every: {every} is not a number of steps; give 1 or more")
     if nan_every < 0 or start < 0:
         raise UsageError("nan_every and start count steps; give 0 or more")
-    return Watch(
-        model,
-        Path(logdir),
-        every if callable(every) else lambda step: step == start + 1 or step % every == 0,
-        probe,
-        [layers] if isinstance(layers, str) else list(layers),
-        [one for one in (optimizer if isinstance(optimizer, list | tuple) else [optimizer]) if one is not None],
-        scaler=scaler,
-        wants={"activations": activations, "gradients": gradients, "updates": updates},
-        nan_every=nan_every,
-        all_ranks=all_ranks,
-        tensorboard=tensorboard,
-        graph=graph,
-        sinks=list(to),
-        start=start,
-        bounds=(keep, budget_bytes, maps_bytes),
-        say=say,
-    )
+    return Watch(**locals())
 
 
+@dataclass(eq=False)
 class Watch:
-    """A context manager: it looks while the block runs, and leaves nothing behind on the network. See `watch`."""
+    """A context manager: it looks while the block runs, and leaves nothing behind on the network.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        logdir: Path,
-        chosen: Callable[[int], bool],
-        probe: Any,
-        layers: list[str],
-        optimizers: list[Any],
-        *,
-        scaler: Any,
-        wants: dict[str, bool],
-        nan_every: int,
-        all_ranks: bool,
-        tensorboard: bool,
-        graph: bool,
-        sinks: list[Sink],
-        start: int,
-        bounds: tuple[int, int, int],
-        say: Callable[[str], None],
-    ) -> None:
-        self.model, self.logdir, self._chosen, self.wants = model, logdir, chosen, wants
-        self.network = unwrapped(model)
-        self.paths = select(model, layers).paths
-        self.count = self.start = start
-        self.all_ranks, self.nan_every, self.bounds = all_ranks, nan_every, bounds
-        self._says, self._given, self._options = say, probe, (tensorboard, graph)
-        self._optimizers, self._scaler, self._sinks = optimizers, scaler, sinks
-        self.probe: Probe | None = None
+    The fields are the arguments of `watch`. `count`: steps that are over. `paths`: of the layers that are looked at.
+    """
+
+    model: nn.Module
+    logdir: str | os.PathLike[str]
+    every: int | Callable[[int], bool]
+    probe: Any
+    layers: Layers
+    optimizer: Any
+    scaler: Any
+    activations: bool
+    gradients: bool
+    updates: bool
+    nan_every: int
+    all_ranks: bool
+    tensorboard: bool
+    graph: bool
+    to: Sequence[Sink]
+    start: int
+    keep: int
+    budget_bytes: int
+    maps_bytes: int
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.network = unwrapped(self.model)
+        self.paths = select(self.model, self.layers).paths
+        self.count = self.start
         self.health = Health()
         self._broken: set[str] = set()
         self._running = self._ended = self._alarmed = self._wanted = self._looking = False
@@ -181,8 +164,8 @@ class Watch:
         if not self._runs():
             return
         with self._guard("the figures that were logged"):
-            given = {**(scalars or {}), **more}.items()
-            self._scalars({name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in given})
+            figures = {**(scalars or {}), **more}.items()
+            self._tell(self.count, {name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in figures})
 
     def _runs(self) -> bool:
         """Whether the block runs; said once where it is over. Raises UsageError where it never began."""
@@ -199,38 +182,38 @@ class Watch:
     def note(self, text: str, kind: str = "note", layer: str = "") -> None:
         """Keep an event of one's own."""
         if self._runs():
-            self._tell([Event(self.count, kind, layer, text)])
+            self._event(self.count, kind, layer, text)
 
     def diverged(self) -> None:
-        """The loss of the batch that has just run is no number: say where that began, for a loop that stops itself."""
-        with self._guard("the search for what is no number"):
+        """The loss of the batch that has just run is not finite: say where that began, for a loop that stops itself."""
+        with self._guard("the search for non-finite values"):
             if self._sentinel:
-                layer, text = self._sentinel.name(self.paths)
-                self._tell([Event(self.count + 1, "non-finite", layer, text)])
+                self._event(self.count + 1, "non-finite", *self._sentinel.name(self.paths))
 
     # hooks on and off
 
     def __enter__(self) -> Watch:
         self.rank = ranks.rank()
-        if self._given is not None:
-            self.probe = self._given if isinstance(self._given, Probe) else Probe.of(self.network, self._given)
+        if self.probe is not None and not isinstance(self.probe, Probe):
+            self.probe = Probe.of(self.network, self.probe)
         self._store: Store | None = None
         self._board: Board | None = None
         if self.rank == 0:
-            keep, budget_bytes, _ = self.bounds
             about = {"network": type(self.network).__name__, "layerscope": __version__, "torch": torch.__version__}
-            self._store = Store(self.logdir, self.start, keep, budget_bytes, about, self._say)
-            self._board = Board(self.logdir, self._say) if self._options[0] else None
-            if self._board and self.probe and self._options[1]:
+            self._store = Store(Path(self.logdir), self.start, self.keep, self.budget_bytes, about, self._say)
+            self._board = Board(self.logdir, self._say) if self.tensorboard else None
+            if self._board and self.probe and self.graph:
                 with self._guard("the graph"):
                     self._board.graph(self.network, self.probe.example)
         self._running, self._ended, self._seen = True, False, -1
-        takes_part = self.rank == 0 or self.all_ranks
-        self._batch = Batch(self.model, self.paths, self._guard) if self.wants["activations"] and takes_part else None
-        self._updates = Updates(self.network) if self.wants["updates"] and self.rank == 0 else None
-        self._skips = Skips(self._scaler)
+        takes_part = self.activations and (self.rank == 0 or self.all_ranks)
+        self._batch = Batch(self.model, self.paths, self._guard) if takes_part else None
+        self._updates = Updates(self.network) if self.updates and self.rank == 0 else None
+        self._skips = Skips(self.scaler)
         self._sentinel = Sentinel(self.model) if self.nan_every else None
-        self._clock = Clock(self.network, self._optimizers, self._before, self._after, self._say)
+        several = self.optimizer if isinstance(self.optimizer, list | tuple) else [self.optimizer]
+        optimizers = [optimizer for optimizer in several if optimizer is not None]
+        self._clock = Clock(self.network, optimizers, self._before, self._after, self._say)
         self._arm()
         return self
 
@@ -259,7 +242,8 @@ class Watch:
 
     def _next_is_chosen(self) -> bool:
         with self._guard("what `every` chooses"):
-            return self._chosen(self.count + 1)
+            step = self.count + 1
+            return self.every(step) if callable(self.every) else step == self.start + 1 or step % self.every == 0
         return False
 
     def _before(self, optimizer: Optimizer | None, closed: bool) -> None:
@@ -279,7 +263,7 @@ class Watch:
     def check(self, updated: bool = False) -> None:
         """Test the gradients as they are now: to be called before the update of a step, if a closure makes it.
 
-        `updated`: the update is over, and has spoilt the weights if they were no numbers.
+        `updated`: the update is over, and has spoilt the weights if they were not finite.
         """
         self._unchecked = False
         if not self._due or self._sentinel is None:
@@ -289,8 +273,8 @@ class Watch:
         else:
             fine = finite(sample((one.grad for one in self.network.parameters()), (self.count + 1) % _WHOLE == 0))
         if not fine and not self._alarmed:
-            layer, text = self._sentinel.name(self.paths, updated)
-            self._tell([Event(self.count + 1, "non-finite", layer, text)])  # the step that ends now
+            # Of the step that ends now.
+            self._event(self.count + 1, "non-finite", *self._sentinel.name(self.paths, updated))
             self._wanted = True  # the next forward pass is looked at, whichever step it is
         self._alarmed = not fine
 
@@ -299,7 +283,7 @@ class Watch:
         return bool(self.nan_every) and (self.count + 1) % self.nan_every == 0
 
     def _graded(self, optimizer: Optimizer | None) -> list[Entry]:
-        if not self.wants["gradients"]:
+        if not self.gradients:
             return []
         scale = self._skips.scale(optimizer)
         named = ((name, one.grad) for name, one in self.network.named_parameters() if one.grad is not None)
@@ -312,7 +296,7 @@ class Watch:
         self.count += 1
         self._by_hook = optimizer is not None
         if skipped := self._skips.since():
-            self._tell([Event(self.count, "skipped", "", skipped)])
+            self._event(self.count, "skipped", "", skipped)
         if self._looking:
             self._looking = False
             with self._guard("the step"):
@@ -342,55 +326,34 @@ class Watch:
         probe: list[Entry] = []
         if self.probe:
             with self._guard("the probe"):
-                probe = self.probe.look(self.network, self.paths, self.bounds[2])
+                probe = self.probe.look(self.network, self.paths, self.maps_bytes)
         judged = [] if self._skips.skips else gradients  # infinite on purpose, and nothing came of it
         events = self.health.see(self.count, _paired(probe, batch), weights, judged, changed)
-        if any(one.kind == "non-finite" for one in events) and self._alarmed:
-            events = [one for one in events if one.kind != "non-finite"]  # said before the update, with its source
+        if self._alarmed:  # said before the update, with its source
+            events = [event for event in events if event.kind != "non-finite"]
         record = Record("features", type(self.network).__name__)
         record.pictures = list(self.probe.pictures) if self.probe and probe else []
         record.notes = [str(event) for event in events]
         record.provenance = {"layerscope": __version__, "torch": torch.__version__, "step": self.count}
         for entry in (*probe, *batch, *weights, *gradients, *changed):
             record.add(entry)
-        self._write(record, events)
+        self._tell(self.count, self.health.scalars, events, record)
 
-    def _write(self, record: Record, events: list[Event]) -> None:
-        scalars = self.health.scalars
-        if self._store:
-            # The record first: the index never names a step before it is whole.
-            self._store.save(self.count, record)
-        if self._board:
-            self._board.record(self.count, record)
-        self._scalars(scalars, events, record)
-        self._lines(events)
-
-    def _scalars(
-        self,
-        scalars: Mapping[str, float],
-        events: Sequence[Event] = (),
-        record: Record | None = None,
-        step: int | None = None,
+    def _tell(
+        self, step: int, scalars: Mapping[str, float], events: Sequence[Event] = (), record: Record | None = None
     ) -> None:
-        if self.rank:
-            return
-        step = self.count if step is None else step
-        if self._store:
-            line: dict[str, Any] = {"step": step, "time": time.time(), "scalars": dict(scalars)}
-            self._store.line(line | ({"events": [event.packed() for event in events]} if events else {}))
-        if self._board:
-            self._board.scalars(step, scalars)
-        for sink in self._sinks:
-            with self._guard("what was handed over"):
-                sink(step, scalars, events, record)
-
-    def _tell(self, events: list[Event]) -> None:
-        self._scalars({}, events, step=events[0].step)
+        sinks = [self._store, self._board, *self.to] if self.rank == 0 else []
+        for sink in sinks:
+            if sink is not None:
+                with self._guard("what was handed over"):
+                    sink(step, scalars, events, record)
         self._lines(events)
+
+    def _event(self, step: int, kind: str, layer: str, text: str) -> None:
+        self._tell(step, {}, [Event(step, kind, layer, text)])
 
     def _lines(self, events: Sequence[Event]) -> None:
-        kinds = dict.fromkeys(event.kind for event in events)
-        for kind in kinds:
+        for kind in dict.fromkeys(event.kind for event in events):
             ours = [event for event in events if event.kind == kind]
             for event in ours[:_LINES]:
                 self._say(str(event))
@@ -399,7 +362,7 @@ class Watch:
 
     def _say(self, line: str) -> None:
         rank = ranks.rank()
-        self._says(f"rank {rank}: {line}" if rank else line)
+        self.say(f"rank {rank}: {line}" if rank else line)
 
     @contextmanager
     def _guard(self, what: str) -> Iterator[None]:

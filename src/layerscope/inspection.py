@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +18,28 @@ from layerscope.errors import UsageError
 from layerscope.findings import Doctor
 from layerscope.networks.feeding import batch_of, passes_of, run, zeros
 from layerscope.networks.identify import identify
-from layerscope.record import Entry, Histogram, Prediction, Record
+from layerscope.progress import Progress, quiet
+from layerscope.record import Entry, Histogram, Layer, Prediction, Record
 from layerscope.sites import Site, choose
 from layerscope.stats import distribution
 from layerscope.tensors import first_kernel, kernel_maps, layout_of, role_of
 from layerscope.text import counted
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from layerscope.networks.open import Network
+    from layerscope.selection import Layers
 
-__all__ = ["BATCH", "Progress", "batch_of", "features", "quiet", "run", "tensor_entry", "weights", "zeros"]
-
-#: done, of, what: called often, from the thread that works
-Progress = Callable[[int, int, str], None]
+__all__ = ["features", "layers", "structure", "tensor_entry", "weights"]
 
 #: images a pass: enough for speed on a CPU, few enough for VGG's activations in a laptop's memory
-BATCH = 16
-
-
-def quiet(_done: int, _of: int, _what: str) -> None:
-    """No progress to show."""
+_BATCH = 16
 
 
 def weights(
     path: str | os.PathLike[str],
+    *,
     match: str | Sequence[str] = (),
     bins: int = 50,
     maps: bool = True,
@@ -123,28 +119,29 @@ def tensor_entry(spec: TensorSpec, bits: Any, bins: int, maps: bool) -> Entry:
 def features(
     model: nn.Module | Network | str,
     images: Any,
-    layers: str | Sequence[str] = (),
-    maps: bool = True,
-    progress: Progress = quiet,
+    layers: Layers = (),
     *,
+    maps: bool = True,
     predict: bool = True,
     ops: bool = False,
     attention: bool = False,
+    progress: Progress = quiet,
 ) -> Record:
     """Run images through a network and record every layer that runs, as the layer produced it.
 
     `model`: a module, or what the command line takes for NETWORK. `images`: a tensor (B, C, H, W) that is
     preprocessed already, a path, or several; a folder stands for the images in it. A network that takes something
     else is given a list of tensors, a tuple of its arguments or a dict of its named arguments.
-    `layers`: globs over the paths or types of layers; all leaves if empty. `ops`: what functions between the modules
-    give, too, as `layer1.0/add`. `attention`: the weights of every attention as `PATH/attention`, a head a channel.
+    `layers`: paths, globs over paths or types, classes of modules, modules of the network, one or several; all leaves
+    if empty. `ops`: what functions between the modules return, too, as `layer1.0/add`. `attention`: the weights of
+    every attention as `PATH/attention`, a head a channel.
     `predict=False`: no classes; passes after the first end as soon as the last of the layers has run.
     Statistics are per channel over all images; maps are per image.
     The network is left as it was. Raises ImageError, NetworkError, ForwardError or NoMatch.
     """
     import torch
 
-    from layerscope.hooks import looking, noting, tap, tappable
+    from layerscope.hooks import calls_in_full_pass, looking, observing
     from layerscope.networks.foreign import said_of
     from layerscope.networks.open import Network, open_network
     from layerscope.ops import Functions
@@ -152,10 +149,9 @@ def features(
     from layerscope.selection import absent, select
 
     network = model if isinstance(model, Network) else open_network(model)
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    chosen = select(network.model, patterns, lenient=ops or attention)
-    spare = [] if patterns else [path for path, _, leaf in tappable(network.model) if not leaf]
-    passes, pictures, count = passes_of(network, images, BATCH)
+    chosen = select(network.model, layers, lenient=ops or attention)
+    table = chosen.table
+    passes, pictures, count = passes_of(network, images, _BATCH)
     record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *chosen.notes])
     if pictures:
         record.notes += said_of(network.takes)
@@ -165,27 +161,29 @@ def features(
         "preprocessing": str(network.preprocessing),
     }
     collector = Collector(None if maps else 0)
-    seen = Functions(network.model, collector, patterns, ops, attention) if ops or attention else None
+    functions = Functions(table, collector, chosen.patterns, ops, attention) if ops or attention else None
+    emit = functions.unseen(collector.keep) if functions else collector.keep
+    fallback = [] if chosen.patterns else table.containers
     ran: Counter[str] = Counter()
-    with looking(network.model), noting(network.model, collector.layouts.plan, chosen.paths):
-        for number, given in enumerate(passes):
-            progress(number * BATCH, count or 1, network.name)
-            collector.begin(len(given) if count is not None else None)
-            emit = seen.unseen(collector.keep) if seen else collector.keep
-            # What the functions give is not counted: their passes are run to the end.
-            stop = None if predict or seen else given
-            with tap(network.model, emit, chosen.paths, stop, spare) as calls, seen or nullcontext():
-                output = run(network, given)
+    with looking(network.model):
+        for number, batch in enumerate(passes):
+            progress(number * _BATCH, count or 1, network.name)
+            collector.begin(len(batch) if count is not None else None)
+            # What functions return is not counted: their passes are run to the end.
+            stop = None if predict or functions else calls_in_full_pass(network.model, chosen.paths, batch)
+            noted = observing(table, chosen.paths, emit, stop, fallback=fallback, on_shape=collector.layouts.plan)
+            with noted as observation, functions or nullcontext():
+                output = run(network, batch)
             if predict:
                 record.predictions += _top(output, network.labels)
-            ran += calls
+            ran += observation.calls
         progress(count or 1, count or 1, "")
-    if seen:
-        seen.require(chosen.unmet)
+    if functions:
+        functions.require(chosen.unmet)
     for entry in collector.entries():
         record.add(entry)
-    record.never, said = absent(network.model, chosen.paths, ran)
-    record.notes += said
+    record.never, silent = absent(table, chosen.paths, ran)
+    record.notes += silent
     return record
 
 
@@ -201,4 +199,46 @@ def _top(output: Any, labels: Sequence[str] | None, top: int = 5) -> list[list[P
     return [
         [Prediction(i, names[i] if i < len(names) else f"class {i}", float(p)) for i, p in zip(*row, strict=True)]
         for row in zip(indices.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def layers(model: nn.Module | Network | str, *, image: Any = None) -> list[Layer]:
+    """The structure of a network as it runs: every module with type, output shape, parameters and number of calls.
+
+    `model`, `image`: as `features` takes them, one image; an input of zeros if None. In the order of registration.
+    Raises ImageError, NetworkError, ForwardError.
+
+        [layer.path for layer in layerscope.layers(model) if not layer.calls]  # what never runs
+    """
+    from layerscope.networks.open import Network, open_network
+
+    network = model if isinstance(model, Network) else open_network(model)
+    return structure(network, zeros(network) if image is None else batch_of(network, image)[0])
+
+
+def structure(network: Network, batch: Tensor) -> list[Layer]:
+    """Every module in the order of registration, after one pass of `batch`. Raises ForwardError."""
+    from layerscope.hooks import looking, observing
+    from layerscope.modules import Table
+
+    table = Table(network.model)
+    shapes: dict[int, tuple[int, ...]] = {}
+
+    def on_output(_site: Site, module: nn.Module, tensor: Tensor) -> None:
+        if not tensor.is_nested:
+            shapes.setdefault(id(module), tuple(tensor.shape))
+
+    with looking(network.model), observing(table, table.modules, on_output) as observation:
+        run(network, batch)
+    return [
+        Layer(
+            path=path,
+            type=type(module).__name__,
+            leaf=path in table.leaves,
+            parameters=sum(one.numel() for one in module.parameters()),
+            trainable=sum(one.numel() for one in module.parameters() if one.requires_grad),
+            calls=observation.calls[path],
+            shape=shapes.get(id(module)),
+        )
+        for path, module in table.modules.items()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layerscope.errors import LayerscopeError, NoMatch, UsageError
-from layerscope.hooks import looking, tensors_in
-from layerscope.networks.feeding import forward_failed
+from layerscope.hooks import looking
+from layerscope.modules import Table, tensors_in
+from layerscope.networks.feeding import call
+from layerscope.progress import Progress, quiet
 from layerscope.text import nearest
-from layerscope.units.place import Place, named, visiting
+from layerscope.units.place import Place, placing
 
 __all__ = ["Target", "class_of", "deepest", "grad_cam", "occlusion"]
 
@@ -52,13 +54,7 @@ class _Scores(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        try:
-            given = self.model(x.clone())
-        except LayerscopeError:
-            raise
-        except Exception as error:  # a network may raise anything
-            raise forward_failed(type(self.model).__name__, x, error) from error
-        for _, tensor in tensors_in(given):
+        for _, tensor in tensors_in(call(self.model, x.clone(), type(self.model).__name__)):
             if tensor.dim() == 2 and tensor.is_floating_point():
                 return tensor
         raise LayerscopeError("the network gives no class scores (N, classes); class evidence needs a classifier")
@@ -99,12 +95,11 @@ def grad_cam(
     attr = _captum()
     index = class_of(model, x[:1], target).index
     probe = nn.Identity()
-    places: list[Place] = []
-
-    wanted = named(model, layer)
+    table, places = Table(model), list[Place]()
+    path, wanted = table.resolve(layer)
 
     def replace(key: str, _module: nn.Module, output: Tensor, place: Place) -> Tensor | None:
-        if key != wanted:
+        if key != wanted.key:
             return None
         _flat(layer, place)
         places.append(place)
@@ -114,12 +109,12 @@ def grad_cam(
 
     scores = _Scores(model)
     scores.probe = probe
-    with looking(model), torch.enable_grad(), visiting(model, replace):
+    with looking(model), torch.enable_grad(), placing(table, [path], replace, replacing=True):
         given = x[:1].detach().clone().requires_grad_()
         scores(given)  # captum would say less clearly that the layer does not run, or not so often
         if not places:
             raise NoMatch(f"{layer}: never ran, or not so often, on this input; ask for another layer or call")
-    with looking(model), torch.enable_grad(), visiting(model, replace):
+    with looking(model), torch.enable_grad(), placing(table, [path], replace, replacing=True):
         found = attr.LayerGradCam(scores, probe).attribute(given, target=index, relu_attributions=relu)
     cam = found.detach()[:, :1].float()  # (1, 1, h, w)
     full = functional.interpolate(cam, x.shape[-2:], mode="bilinear", align_corners=False)
@@ -134,7 +129,8 @@ def occlusion(
     stride: int | tuple[int, int] = 16,
     baseline: float | Tensor = 0.0,
     at_once: int = 8,
-    progress: Callable[[int, int, str], None] | None = None,
+    *,
+    progress: Progress = quiet,
 ) -> Floats:
     """How much the class's score falls when a patch is covered, float32 (H, W).
 
@@ -156,8 +152,7 @@ def occlusion(
 
     def run(batch: Tensor) -> Tensor:
         nonlocal done
-        if progress:
-            progress(min(done, int(count)), int(count), "occlusion")
+        progress(min(done, int(count)), int(count), "occlusion")
         done += len(batch)
         return scores(batch)
 
@@ -170,8 +165,7 @@ def occlusion(
             target=index,
             perturbations_per_eval=at_once,
         )
-    if progress:
-        progress(int(count), int(count), "")
+    progress(int(count), int(count), "")
     return found[0, 0].float().cpu().numpy()  # the same for every channel: a window covers them all
 
 
@@ -189,7 +183,8 @@ def deepest(model: nn.Module, x: Tensor, target: int) -> str:
         seen.append((key, place, output))
         return output.clone()  # what was seen stays as the layer produced it
 
-    with looking(model), torch.enable_grad(), visiting(model, keep):
+    table = Table(model)
+    with looking(model), torch.enable_grad(), placing(table, table.observable, keep, replacing=True):
         score = _Scores(model)(x[:1].detach().clone().requires_grad_())[0, target]
         gradients = torch.autograd.grad(score, [tensor for _, _, tensor in seen], allow_unused=True) if seen else []
     for (key, place, _), gradient in zip(reversed(seen), reversed(gradients), strict=True):
