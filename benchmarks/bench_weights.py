@@ -4,6 +4,7 @@ python benchmarks/bench_weights.py [--repeats 5]
 
 The checkpoint is torchvision's AlexNet, 233 MiB, random weights. Both are started as commands, one after the other;
 CPU time of the process and its threads, median. The first run of each, which fills the file cache, is not counted.
+The second table: the same command where no folder keeps the compiled kernels, on that file and on a small one.
 """
 
 from __future__ import annotations
@@ -44,32 +45,61 @@ def cpu(command: list[str]) -> float:
     return after.children_user - before.children_user + after.children_system - before.children_system
 
 
+#: `layerscope` where every folder for the compiled kernels is one that cannot be made
+CLOSED = """
+import os
+from pathlib import Path
+from layerscope.stats import cache
+cache._folders = lambda: iter([Path(os.devnull, "folder")])
+from layerscope.cli import main
+main()
+"""
+COMMAND = "from layerscope.cli import main; main()"
+
+
+def medians(commands: dict[str, list[str]], repeats: int) -> dict[str, float]:
+    """CPU seconds of each command, started in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for repeat in range(repeats + 1):
+        for name, command in commands.items():
+            spent = cpu(command)
+            if repeat:
+                seconds[name].append(spent)
+    return {name: statistics.median(spent) for name, spent in seconds.items()}
+
+
+def table(title: str, found: dict[str, float]) -> None:
+    """Print a Markdown table; the first row is the base of the ratios."""
+    base = next(iter(found.values()))
+    print(f"| {title} | CPU s | ratio |\n| --- | --- | --- |")
+    for name, median in found.items():
+        print(f"| {name} | {median:.2f} | {median / base:.2f} |")
+
+
 def main() -> None:
-    """Print a Markdown table."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "AlexNet.pth"
-        torch.save(torchvision.models.alexnet().state_dict(), checkpoint)
+        large, small = Path(folder) / "AlexNet.pth", Path(folder) / "small.pth"
+        torch.save(torchvision.models.alexnet().state_dict(), large)
+        torch.save({"conv.weight": torch.randn(64, 3, 7, 7), "conv.bias": torch.zeros(64)}, small)
         commands = {
-            "the tutorial's loop (torch.load, numpy)": [sys.executable, "-c", TUTORIAL, str(checkpoint)],
-            "layerscope weights": [sys.executable, "-m", "layerscope", "weights", str(checkpoint)],
+            "the tutorial's loop (torch.load, numpy)": [sys.executable, "-c", TUTORIAL, str(large)],
+            "layerscope weights": [sys.executable, "-m", "layerscope", "weights", str(large)],
             "layerscope weights --out (24 pictures)": [
-                sys.executable, "-m", "layerscope", "weights", str(checkpoint), "--out", folder
+                sys.executable, "-m", "layerscope", "weights", str(large), "--out", folder
             ],
         }  # fmt: skip
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for repeat in range(repeats + 1):
-            for name, command in commands.items():
-                spent = cpu(command)
-                if repeat:
-                    seconds[name].append(spent)
-    medians = {name: statistics.median(spent) for name, spent in seconds.items()}
-    base = next(iter(medians.values()))
-    print("| AlexNet, 233 MiB | CPU s | ratio |\n| --- | --- | --- |")
-    for name, median in medians.items():
-        print(f"| {name} | {median:.2f} | {median / base:.2f} |")
+        table("AlexNet, 233 MiB", medians(commands, repeats))
+        for title, file in (("two tensors, 38 KB", small), ("AlexNet, 233 MiB", large)):
+            commands = {
+                "layerscope weights": [sys.executable, "-c", COMMAND, "weights", str(file)],
+                "the same, no folder keeps the kernels": [sys.executable, "-c", CLOSED, "weights", str(file)],
+            }
+            print()
+            table(title, medians(commands, repeats))
 
 
 if __name__ == "__main__":

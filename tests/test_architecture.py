@@ -21,7 +21,7 @@ LEVELS = {
     "sites": 1, "maps": 1, "stats": 1, "arrays": 1, "profiles": 1,
     "record": 2, "recordfile": 3, "images": 2, "looks": 3, "layouts": 2, "device": 2, "attention": 2,
     "modules": 2, "planes": 2,
-    "tensors": 3, "findings": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
+    "tensors": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
     "networks": 4, "views": 4, "selection": 4, "ops": 4,
     "inspection": 5, "capturing": 5,
     "comparison": 6, "units": 6, "watching": 6,
@@ -33,7 +33,7 @@ LEVELS = {
 }  # fmt: skip
 #: never import torch, not even indirectly
 WITHOUT_TORCH = ["errors", "dtypes", "text", "sites", "maps", "stats", "record", "recordfile", "images", "tensors",
-                 "findings", "checkpoints", "inspection", "comparison", "views.png", "views.figure", "views.terminal",
+                 "checkpoints", "inspection", "comparison", "views.png", "views.figure", "views.terminal",
                  "views.documents", "views.unit", "views.wire", "views.html", "views.notebook", "looks",
                  "watching", "watching.run",
                  "networks.identify", "networks.feeding", "server", "cli", "commands.demo"]  # fmt: skip

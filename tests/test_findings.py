@@ -12,7 +12,7 @@ from torch import nn
 
 import layerscope
 from layerscope.commands import demo
-from layerscope.findings import KINDS, duplicates
+from layerscope.tensors.findings import KINDS, duplicates
 
 State = dict[str, torch.Tensor]
 

@@ -48,7 +48,8 @@ SURVEY = (
 TESTS = {
     **{f"stats/{name}.py": STATS for name in ("columns", "channels", "histogram", "tensors", "calls")},
     **{f"{name}.py": RECORD for name in ("record", "recordfile", "profiles", "arrays", "claims")},
-    **{f"checkpoints/{name}.py": TORCH for name in ("torch_zip", "torch_legacy", "pickles", "builders", "archive")},
+    **{f"checkpoints/{name}.py": TORCH for name in ("torch_zip", "torch_legacy", "storage/zip")},
+    **{f"checkpoints/pickles/{name}.py": TORCH for name in ("machine", "builders")},
     **{f"checkpoints/{name}.py": OTHERS.format(name) for name in ("safetensors", "gguf", "onnx")},
     **{f"surveying/{name}.py": SURVEY for name in ("exact", "bins", "examples", "pooled", "meaning", "state")},
     "surveying/packing.py": SURVEY,

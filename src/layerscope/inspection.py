@@ -15,14 +15,13 @@ from layerscope._version import __version__
 from layerscope.checkpoints import Checkpoint, TensorSpec, open_checkpoint
 from layerscope.dtypes import is_float
 from layerscope.errors import UsageError
-from layerscope.findings import Doctor
 from layerscope.networks.feeding import batch_of, passes_of, run, zeros
 from layerscope.networks.identify import identify
 from layerscope.progress import Progress, quiet
 from layerscope.record import Entry, Histogram, Layer, Prediction, Record
 from layerscope.sites import Site, choose
 from layerscope.stats import distribution
-from layerscope.tensors import first_kernel, kernel_maps, layout_of, role_of
+from layerscope.tensors import CheckpointChecks, first_kernel, kernel_maps, layout_of, role_of
 from layerscope.text import counted
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def weights(
         raise UsageError(f"bins: {bins} is not a number of bins; give 1 or more")
     patterns = [match] if isinstance(match, str) else list(match)
     with open_checkpoint(path) as checkpoint:
-        doctor = Doctor(first_kernel((spec.name, spec.shape) for spec in checkpoint.specs))
+        checks = CheckpointChecks(first_kernel((spec.name, spec.shape) for spec in checkpoint.specs))
         record = Record("weights", os.fspath(path), foreign=list(checkpoint.foreign))
         record.notes = list(checkpoint.warnings)
         record.provenance = {"layerscope": __version__, "format": checkpoint.format}
@@ -79,9 +78,9 @@ def weights(
             bits = checkpoint.read(spec)
             entry = tensor_entry(spec, bits, bins, maps)
             record.add(entry)
-            doctor.see(entry, bits)
+            checks.add(entry, bits)
         progress(whole, whole, "")
-    record.findings = doctor.finish()
+    record.findings = checks.finish()
     return record
 
 

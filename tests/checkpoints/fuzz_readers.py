@@ -42,7 +42,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["layerscope.checkpoints"]):
         from layerscope.checkpoints import READERS, open_checkpoint
-        from layerscope.checkpoints.guard import guarded
+        from layerscope.checkpoints.storage.errors import guarded
         from layerscope.errors import CheckpointError
 
     def read_all() -> None:

@@ -9,8 +9,8 @@ import zlib
 
 import pytest
 
-from layerscope.checkpoints.archive import MIB, Archive
-from layerscope.checkpoints.guard import Damage
+from layerscope.checkpoints.storage.errors import Damage
+from layerscope.checkpoints.storage.zip import MIB, Archive
 
 WIDE = 0xFFFFFFFF
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerscope.checkpoints import open_checkpoint, pickles, state
-from layerscope.checkpoints.pickles import MIB
+from layerscope.checkpoints import open_checkpoint
+from layerscope.checkpoints.pickles import machine, state_dicts
+from layerscope.checkpoints.pickles.machine import MIB
 from tests.checkpoints.conftest import integer, refusal, rezip, tensor_pickle, text, zip_with
 
 #: what the file says -> (arguments of tensor_pickle, the answer)
@@ -100,8 +101,8 @@ BOMBS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("case", BOMBS)
 def test_bombs(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused or shrugged off, in bounded time; a smaller budget makes the test quick, not the bomb harmless."""
-    monkeypatch.setattr(pickles, "BUDGET_BYTES", 32 * MIB)
-    monkeypatch.setattr(state, "MAX_WORK", 2_000_000)
+    monkeypatch.setattr(machine, "BUDGET_BYTES", 32 * MIB)
+    monkeypatch.setattr(state_dicts, "MAX_WORK", 2_000_000)
     pickled, answer = BOMBS[case]
     path = zip_with(tmp_path / "a", pickled, s0=bytes(8))
     started = time.process_time()
@@ -114,7 +115,7 @@ def test_bombs(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("case", ["empty lists", "memo", "one dictionary, often copied", "bytes of one string"])
 def test_bombs_in_memory(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "BUDGET_BYTES", 8 * MIB)
+    monkeypatch.setattr(machine, "BUDGET_BYTES", 8 * MIB)
     path = zip_with(tmp_path / "a", BOMBS[case][0], s0=bytes(8))
     size = path.stat().st_size
     tracemalloc.start()
@@ -127,7 +128,7 @@ def test_bombs_in_memory(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_opcodes_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(machine, "MAX_OPCODES", 1000)
     assert "more than 1000 opcodes" in refusal(zip_with(tmp_path / "a", b"\x80\x02" + b"N0" * 1000 + b"N."))
 
 

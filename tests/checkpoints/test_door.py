@@ -13,8 +13,8 @@ import pytest
 
 import layerscope.checkpoints as door
 from layerscope.checkpoints import READERS, TensorSpec, open_checkpoint
-from layerscope.checkpoints.alarms import Alarms
-from layerscope.checkpoints.guard import show
+from layerscope.checkpoints.pickles.objects import as_python
+from layerscope.checkpoints.storage.errors import show
 from layerscope.dtypes import STORAGE
 from layerscope.errors import CheckpointError
 from tests.checkpoints.conftest import refusal, rezip
@@ -182,7 +182,7 @@ def test_text_from_a_file_is_safe_to_print() -> None:
     for _ in range(100):
         laughing = (laughing, laughing)
     assert show(laughing) == "a tuple" and show((1, "a")) == "(1, a)"
-    assert len(Alarms.text(laughing)) < 200
+    assert len(as_python(laughing)) < 200
 
 
 def test_public_names() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from layerscope.checkpoints import gguf, open_checkpoint
-from layerscope.checkpoints.builders import BUILDERS, Storage
-from layerscope.checkpoints.guard import Damage
-from layerscope.checkpoints.pickles import COST_ITEM, Machine
+from layerscope.checkpoints.pickles.builders import BUILDERS, Storage
+from layerscope.checkpoints.pickles.machine import COST_ITEM, Machine
+from layerscope.checkpoints.storage.errors import Damage
 from layerscope.checkpoints.torch_legacy import _view
 from layerscope.errors import CheckpointError
 from tests.checkpoints.conftest import refusal, tensor_pickle, write_gguf, zip_with

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from layerscope.checkpoints import open_checkpoint
-from layerscope.checkpoints.guard import Damage
-from layerscope.checkpoints.wire import varints
+from layerscope.checkpoints.storage.errors import Damage
+from layerscope.checkpoints.storage.protobuf import varints
 from tests.checkpoints.conftest import refusal, write_onnx
 
 onnx = pytest.importorskip("onnx")

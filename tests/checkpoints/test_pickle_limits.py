@@ -7,10 +7,10 @@ import tracemalloc
 
 import pytest
 
-from layerscope.checkpoints import pickles
-from layerscope.checkpoints.guard import Damage
-from layerscope.checkpoints.nodes import Global
-from layerscope.checkpoints.pickles import MIB
+from layerscope.checkpoints.pickles import machine as interpreter
+from layerscope.checkpoints.pickles.machine import MIB
+from layerscope.checkpoints.pickles.objects import Global
+from layerscope.checkpoints.storage.errors import Damage
 from tests.checkpoints.test_pickle_machine import CLASS, load, machine
 
 
@@ -134,7 +134,7 @@ def test_a_budget_of_what_is_charged_suffices(data: bytes) -> None:
 
 
 def test_as_many_opcodes_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MAX_OPCODES", 4)
+    monkeypatch.setattr(interpreter, "MAX_OPCODES", 4)
     assert load(b"N0N.") is None
     with pytest.raises(Damage, match="more than 4 opcodes"):
         load(b"N0N2.")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from layerscope.checkpoints.builders import BUILDERS, Array, Kind
-from layerscope.checkpoints.guard import Damage
-from layerscope.checkpoints.nodes import Dictionary, Node
-from layerscope.checkpoints.pickles import Machine
+from layerscope.checkpoints.pickles.builders import BUILDERS, Array, Kind
+from layerscope.checkpoints.pickles.machine import Machine
+from layerscope.checkpoints.pickles.objects import Dictionary, Node
+from layerscope.checkpoints.storage.errors import Damage
 
 CLASS = b"cshop\nTulip\n"
 
@@ -191,7 +191,7 @@ def test_states_of_what_takes_them_and_of_what_does_not() -> None:
     assert load(b"]}K\x01Nsb.") == []
     hit = machine(b"cos\nPathLike\nK\x07b.")
     hit.load()
-    assert list(hit.alarms.lines) == ["loading this file with pickle would change os.PathLike with (7)"]
+    assert list(hit.warnings.lines) == ["loading this file with pickle would change os.PathLike with (7)"]
 
 
 def test_what_is_put_into_an_object_that_is_not_made_is_kept_beside_it() -> None:
@@ -213,4 +213,6 @@ def test_objects_are_made_by_what_their_class_says() -> None:
     assert plain.arguments == (1,)
     named = machine(b"\x8c\x17collections.OrderedDict)\x81.")  # a text is no class, whatever it says
     assert isinstance(named.load(), Node)
-    assert list(named.alarms.lines) == ["loading this file with pickle would call 'collections.OrderedDict'.__new__()"]
+    assert list(named.warnings.lines) == [
+        "loading this file with pickle would call 'collections.OrderedDict'.__new__()"
+    ]

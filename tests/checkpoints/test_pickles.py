@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerscope.checkpoints import open_checkpoint
-from layerscope.checkpoints.builders import BUILDERS
-from layerscope.checkpoints.guard import Damage
-from layerscope.checkpoints.pickles import _OPCODES, Machine
+from layerscope.checkpoints.pickles.builders import BUILDERS
+from layerscope.checkpoints.pickles.machine import _OPCODES, Machine
+from layerscope.checkpoints.storage.errors import Damage
 from tests.checkpoints.conftest import refusal, tensor_pickle, text, zip_with
 
 

@@ -18,8 +18,8 @@ from layerscope.checkpoints import (
     torch_zip,
 )
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.guard import guarded
-from layerscope.checkpoints.strangers import refuse, refuse_path
+from layerscope.checkpoints.storage.errors import guarded
+from layerscope.checkpoints.storage.not_checkpoints import refuse, refuse_path
 
 __all__ = ["READERS", "Checkpoint", "Reader", "TensorSpec", "open_checkpoint"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.guard import Damage, guarded, show
+from layerscope.checkpoints.storage.errors import Damage, guarded, show
 from layerscope.dtypes import itemsize
 
 __all__ = ["Checkpoint", "TensorSpec"]

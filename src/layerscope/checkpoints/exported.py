@@ -10,10 +10,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from layerscope.checkpoints import torch_zip
-from layerscope.checkpoints.archive import MIB, Archive, names_in
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.layout import Layout, map_file, shape_of
+from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage.strided import Layout, map_file, shape_of
+from layerscope.checkpoints.storage.zip import MIB, Archive, names_in
 
 __all__ = ["open", "sniff"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.layout import Layout, contiguous, map_file, shape_of
-from layerscope.checkpoints.paths import inside
-from layerscope.checkpoints.wire import Message, varints
+from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage.paths import inside
+from layerscope.checkpoints.storage.protobuf import Message, varints
+from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
 from layerscope.dtypes import itemsize
 
 __all__ = ["open", "sniff"]

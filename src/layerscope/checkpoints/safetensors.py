@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.layout import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
 
 __all__ = ["open", "sniff"]
 

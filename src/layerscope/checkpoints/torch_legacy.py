@@ -8,13 +8,14 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from layerscope.checkpoints.alarms import Alarms
 from layerscope.checkpoints.base import Checkpoint
-from layerscope.checkpoints.builders import BUILDERS, Storage, storage_type
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.layout import map_file
-from layerscope.checkpoints.pickled import assemble
-from layerscope.checkpoints.pickles import Machine
+from layerscope.checkpoints.pickles.assemble import assemble
+from layerscope.checkpoints.pickles.builders import BUILDERS, Storage, storage_type
+from layerscope.checkpoints.pickles.machine import Machine
+from layerscope.checkpoints.pickles.objects import as_python
+from layerscope.checkpoints.pickles.warnings import PickleWarnings
+from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage.strided import map_file
 from layerscope.dtypes import STORAGE, itemsize
 
 __all__ = ["open", "sniff"]
@@ -36,15 +37,15 @@ def open(path: Path) -> Checkpoint:
     """The checkpoint in the pickles."""
     data = map_file(path)
     storages = _Storages(data)
-    machine = Machine(data, BUILDERS, storages.find, Alarms())
+    machine = Machine(data, BUILDERS, storages.find, PickleWarnings())
     root = machine.load()
     if root == MAGIC:
         _check_origin(machine.load(), machine.load())
         root = machine.load()
         storages.locate(machine.load(), machine.at)
-        return assemble(path, "PyTorch (legacy)", root, machine.alarms, storages.read)
+        return assemble(path, "PyTorch (legacy)", root, machine.warnings, storages.read)
     storages.locate([], machine.at)  # a bare pickle has no storages, so it may refer to none
-    return assemble(path, "pickle", root, machine.alarms, storages.read)
+    return assemble(path, "pickle", root, machine.warnings, storages.read)
 
 
 def _check_origin(protocol: Any, system: Any) -> None:
@@ -67,11 +68,11 @@ class _Storages:
         if isinstance(reference, tuple) and len(reference) > 1 and reference[0] == "module":
             return reference[1]
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
-            raise Damage(f"the pickle refers to {show(Alarms.text(reference))}, which is no storage of PyTorch")
+            raise Damage(f"the pickle refers to {show(as_python(reference))}, which is no storage of PyTorch")
         _, kind, key, _, count = reference[:5]
         dtype = storage_type(kind)
         if not isinstance(key, str) or not dtype or type(count) is not int or not 0 <= count < 1 << 60:
-            raise Damage(f"the pickle refers to storage {show(Alarms.text(reference))}, which cannot be")
+            raise Damage(f"the pickle refers to storage {show(as_python(reference))}, which cannot be")
         storage = self.known.setdefault(key, Storage(key, dtype, count * _item_bytes(dtype)))
         return _view(storage, reference[5]) if len(reference) > 5 and reference[5] is not None else storage
 
@@ -80,7 +81,7 @@ class _Storages:
         for key in keys if isinstance(keys, list) else []:
             storage = self.known.get(key) if isinstance(key, str) else None
             if storage is None:
-                raise Damage(f"the file lists storage {show(Alarms.text(key))}, which its pickle does not use")
+                raise Damage(f"the file lists storage {show(as_python(key))}, which its pickle does not use")
             if at + 8 > len(self.data):
                 raise Damage(f"is truncated: it has {len(self.data)} bytes, storage {show(key)} begins at byte {at}")
             (count,) = struct.unpack_from("<q", self.data, at)

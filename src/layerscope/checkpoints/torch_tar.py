@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerscope.checkpoints.base import Checkpoint
-from layerscope.checkpoints.guard import Damage, show
+from layerscope.checkpoints.storage.errors import Damage, show
 
 __all__ = ["open", "sniff"]
 

@@ -13,13 +13,12 @@ from layerscope.checkpoints import TensorSpec
 from layerscope.comparison import compare_tensors
 from layerscope.dtypes import STORAGE
 from layerscope.errors import UsageError
-from layerscope.findings import Doctor
 from layerscope.inspection import tensor_entry
 from layerscope.maps import Maps
 from layerscope.record import Entry, Record
 from layerscope.sites import Site
 from layerscope.stats import activations, quantize
-from layerscope.tensors import first_kernel
+from layerscope.tensors import CheckpointChecks, first_kernel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,13 +88,13 @@ def kernels_of(networks: Sequence[Network]) -> Record:
     if len(networks) == 2:
         return compare_tensors(states[0], states[1], networks[0].subject, networks[1].subject)
     record = Record("weights", networks[0].subject)
-    doctor = Doctor(first_kernel((spec.name, spec.shape) for spec in states[0].specs))
+    checks = CheckpointChecks(first_kernel((spec.name, spec.shape) for spec in states[0].specs))
     for spec in states[0].specs:
         bits = states[0].read(spec)
         entry = tensor_entry(spec, bits, _BINS, True)
         record.add(entry)
-        doctor.see(entry, bits)
-    record.findings = doctor.finish()
+        checks.add(entry, bits)
+    record.findings = checks.finish()
     return record
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import Columns
-from .objects import functions
-from .signatures import HALF
+from .objects import kernel
+from .signatures import HALF, SIGNATURES
 
 __all__ = ["bin_pairs", "bin_values", "channels_last", "codes", "columns", "count_patterns", "rows", "spread"]
 
@@ -52,9 +52,9 @@ def _bins(counts: Array) -> int:
 
 
 def _kernel(name: str, dtype: np.dtype[Any]) -> Any:
-    if dtype not in _NAMES or (key := f"{name}_{_NAMES[dtype]}") not in functions():
+    if dtype not in _NAMES or (key := f"{name}_{_NAMES[dtype]}") not in SIGNATURES:
         raise ValueError(f"there is no {name} for {dtype}")
-    return functions()[key]
+    return kernel(key)
 
 
 def columns(table: Array, *shape: int) -> Columns:
@@ -80,7 +80,7 @@ def channels_last(values: Array, first: int, last: int, table: Array) -> None:
     room = np.empty((5, channels))  # three lines of float64, three of int32
     sums, ints = _write(room, _FLOAT64, (5, channels)), to + 4 * images * channels * 8
     marks = sums + 3 * channels * 8
-    functions()["channels_last_f4"](at, at, images, size, channels, first, last, sums, marks, to, ints)
+    kernel("channels_last_f4")(at, at, images, size, channels, first, last, sums, marks, to, ints)
 
 
 def bin_values(values: Array, edges: Array, counts: NDArray[np.int64]) -> None:
@@ -119,4 +119,4 @@ def codes(values: Array, low: Array, high: Array, out: NDArray[np.uint8]) -> Non
     channels, size = values.shape
     given = _read(values, _FLOAT32, values.shape), channels, size
     ends = _read(low, _FLOAT64, (channels,)), _read(high, _FLOAT64, (channels,))
-    functions()["codes_f4"](*given, *ends, _write(out, _UINT8, values.shape))
+    kernel("codes_f4")(*given, *ends, _write(out, _UINT8, values.shape))

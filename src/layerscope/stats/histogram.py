@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import calls
+from .plain import places
 
 __all__ = ["count", "edges", "slack", "weighted"]
 
@@ -22,10 +24,9 @@ def edges(low: float, high: float, kind: np.dtype[Any], bins: int) -> Array:
     for number in (kind, np.dtype("f8")):
         ends = np.array([low, high], number)
         if _span(ends) < np.inf:
-            try:
+            # numpy takes a step too many on its way to the greatest float, and then sets the last edge right.
+            with suppress(ValueError), np.errstate(over="ignore"):  # too many bins for the range
                 return np.histogram_bin_edges(ends, bins)
-            except ValueError:  # too many bins for the range
-                pass
     most = np.finfo(np.float64).max
     # There is no next number after the greatest: the distance to the one before.
     pad = bins * np.spacing(min(max(abs(low), abs(high)), np.nextafter(most, 0)))
@@ -73,11 +74,6 @@ def weighted(values: Array, times: NDArray[np.int64], edges: Array) -> NDArray[n
     """Counts of values that occur so many times each, to the letter as numpy.histogram makes them."""
     keep = np.isfinite(values) & (times > 0)
     values, times = values[keep].astype(edges.dtype), times[keep]
-    bins = len(edges) - 1
-    index = ((values - edges[0]) / (edges[-1] - edges[0]) * edges.dtype.type(bins)).astype(np.int64)
-    index[index == bins] -= 1
-    index[values < edges[index]] -= 1
-    index[(values >= edges[index + 1]) & (index != bins - 1)] += 1
-    counts = np.zeros(bins, np.int64)
-    np.add.at(counts, index, times)
+    counts = np.zeros(len(edges) - 1, np.int64)
+    np.add.at(counts, places(values, edges), times)
     return counts

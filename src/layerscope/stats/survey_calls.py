@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calls import _FLOAT32, _FLOAT64, _INT64, _UINT8, _UINT16, _UINT32, _read, _write
-from .objects import functions
+from .objects import kernel
 from .signatures import BINS, BLOCK, FIRST_BIN, LIMBS
 
 __all__ = ["carry", "enlist", "fold", "reach", "spectrum"]
@@ -23,7 +23,7 @@ def carry(limbs: Array, first: int, last: int) -> None:
     many, size = limbs.shape
     if not 0 <= first < last <= size:
         raise ValueError(f"expected limbs of {size}, got {first} to {last}")
-    functions()["carry_i8"](_write(limbs, _INT64, (many, size)), many, size, first, last)
+    kernel("carry_i8")(_write(limbs, _INT64, (many, size)), many, size, first, last)
 
 
 def fold(table: Array, channels: int, ints: Array, ends: Array, sums: Array) -> None:
@@ -34,9 +34,7 @@ def fold(table: Array, channels: int, ints: Array, ends: Array, sums: Array) -> 
     images = table.shape[1] // channels
     at = _read(table, _FLOAT64, (8, images * channels))
     room = _write(ints, _INT64, (5, channels)), _write(ends, _FLOAT64, (2, channels))
-    functions()["fold_f8"](
-        at, at + images * channels * 32, images, channels, *room, _write(sums, _INT64, (channels, LIMBS))
-    )
+    kernel("fold_f8")(at, at + images * channels * 32, images, channels, *room, _write(sums, _INT64, (channels, LIMBS)))
 
 
 def enlist(
@@ -59,7 +57,7 @@ def enlist(
     born[0] = top
     many = images * channels
     given = _read(values, _FLOAT32, (images * each * channels * size,)), _read(table, _FLOAT64, (8, many))
-    functions()["enlist_f4"](
+    kernel("enlist_f4")(
         *given,
         given[1] + many * 32,
         _read(layout, _INT64, (11,)),
@@ -92,7 +90,7 @@ def spectrum(values: Array, table: Array, channels: int, counts: Array, delta: A
     rest = np.empty((1, signs, width), np.uint32) if delta is None else delta
     lost = _write(rest, _UINT32, (1 if delta is None else channels, signs, width))
     into = to, lost, _write(room, _UINT16, (8 * BINS + BLOCK,))
-    functions()["spectrum_f4"](*given, many // channels, channels, size, int(delta is not None), signs, width, *into)
+    kernel("spectrum_f4")(*given, many // channels, channels, size, int(delta is not None), signs, width, *into)
 
 
 def reach(table: Array) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from layerscope.profiles import wanted
 from layerscope.progress import Progress, quiet
 from layerscope.record import Record
 from layerscope.selection import Layers, select
+from layerscope.stats import machine_code
 from layerscope.surveying import report, shown
 from layerscope.surveying.job import Job, sample_images
 from layerscope.surveying.meter import Measures, calibration
@@ -65,6 +66,7 @@ def survey(
     counted_for = [histograms] if isinstance(histograms, str) else list(histograms)
     chosen = select(network.model, layers)
     source = open_source(images)
+    machine_code()
     progress(0, len(source), "looking at a few images first")
     measures = Measures(top=top, histograms=tuple(counted_for), classes=len(source.classes))
     job = Job(network, source, chosen.patterns, measures, network.spec)

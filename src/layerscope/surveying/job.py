@@ -24,6 +24,7 @@ from layerscope._version import __version__
 from layerscope.errors import ImageError, UsageError
 from layerscope.networks.foreign import home_of
 from layerscope.networks.open import Network
+from layerscope.stats import machine_code
 from layerscope.surveying.source import Source
 
 __all__ = [
@@ -272,6 +273,7 @@ class Hand:
     """Measures chunks; decoding is done in threads, one batch and a few ahead of the pass."""
 
     def __init__(self, job: Job, threads: int = 1) -> None:
+        machine_code()  # no image may be measured by numpy in their place: sums are the same to the last bit
         self.job, self._meter = job, job.meter()
         self._threads = max(1, min(threads, job.source.threads))
 

@@ -13,6 +13,7 @@ from typing import Any
 from layerscope.errors import LayerscopeError, NetworkError
 from layerscope.networks.open import Network, open_network
 from layerscope.networks.preprocessing import Preprocessing
+from layerscope.stats import adopt, machine_code
 from layerscope.surveying.engines import EngineError
 from layerscope.surveying.job import Job, weights_of
 
@@ -36,9 +37,10 @@ def pack(job: Job, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
     """
     network: Any = _recipe(job.network, job.spec)
     against: Any = job.against and _recipe(job.against, job.against.spec)
+    code = machine_code()
     try:
         # Modules and files are found there as they are here.
-        return pickle.dumps((str(Path.cwd()), sys.path, dumps(replace(job, network=network, against=against))))
+        return pickle.dumps((str(Path.cwd()), sys.path, code, dumps(replace(job, network=network, against=against))))
     except Exception as error:  # pickling runs code of the user's classes
         raise NetworkError(
             f"{job.network.name}: network or images cannot be sent to other processes ({error}); "
@@ -56,7 +58,8 @@ def _recipe(network: Network, spec: str) -> Network | _Recipe:
 
 def unpack(data: bytes) -> Job:
     """The job that `pack` was given, its network ready to run. Raises NetworkError where that cannot be."""
-    folder, path, packed = pickle.loads(data)
+    folder, path, code, packed = pickle.loads(data)
+    adopt(code)  # where no folder keeps it, each process would compile for itself
     sys.path.extend(one for one in path if one not in sys.path)
     if Path(folder).is_dir():
         os.chdir(folder)  # a spec may hold a relative path

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerscope.checkpoints.guard import show
-from layerscope.checkpoints.nodes import Dictionary, Global, Node, Opaque
+from layerscope.checkpoints.pickles.objects import Global, Node, as_python
+from layerscope.checkpoints.storage.errors import show
 
-__all__ = ["Alarms"]
+__all__ = ["PickleWarnings"]
 
 MAX_LINES = 20
 MAX_GLOBALS = 1000
@@ -35,7 +35,7 @@ _HARMLESS = frozenset(
 )
 
 
-class Alarms:
+class PickleWarnings:
     """Globals that were named, and lines about what would have been executed."""
 
     def __init__(self) -> None:
@@ -43,32 +43,31 @@ class Alarms:
         self.lines: dict[str, None] = {}
         self.left_out = 0
 
-    def seen(self, found: Global) -> None:
+    def note_global(self, named: Global) -> None:
         """Note a global."""
         if len(self.globals) < MAX_GLOBALS:
-            self.globals.add(str(found) if len(found.module) + len(found.name) < 200 else show(str(found), 200))
+            self.globals.add(str(named) if len(named.module) + len(named.name) < 200 else show(str(named), 200))
 
-    def called(self, function: Any, arguments: Any) -> None:
+    def note_call(self, function: Any, arguments: Any) -> None:
         """Note a call, unless it only makes an instance of a class."""
         if not (isinstance(function, Global) and _makes_instance(function)):
-            self._add("call", f"{self.text(function)}{self._parenthesised(arguments)}")
+            self._add("call", _call(function, arguments))
 
-    def made(self, cls: Any, arguments: Any) -> None:
+    def note_instance(self, cls: Any, arguments: Any) -> None:
         """Note the making of an object without its constructor; only a class can be made so."""
         if not isinstance(cls, Global):
-            self._add("call", f"{self.text(cls)}.__new__{self._parenthesised(arguments)}")
+            self._add("call", _call(cls, arguments, ".__new__"))
 
-    def hook(self, target: Node, names: tuple[str, ...], arguments: list[Any]) -> None:
+    def note_hook(self, target: Node, names: tuple[str, ...], arguments: list[Any]) -> None:
         """Note a call of an attribute that the pickle gave to an object; unpicklers look these up."""
         for name in names:
             if name in target.hooks:
-                function = target.hooks[name]
-                self._add("call", f"{self.text(function)}{self._parenthesised(tuple(arguments))}")
+                self._add("call", _call(target.hooks[name], tuple(arguments)))
 
-    def changes(self, target: Any, items: list[Any]) -> None:
+    def note_change(self, target: Any, items: list[Any]) -> None:
         """Note a change of something that the pickle did not make, such as `sys.path`."""
         if isinstance(target, Global):
-            self._add("change", f"{self.text(target)} with {self.text(tuple(items))}")
+            self._add("change", f"{as_python(target)} with {as_python(tuple(items))}")
 
     def _add(self, verb: str, what: str) -> None:
         line = f"loading this file with pickle would {verb} {show(what, 160)}"
@@ -79,39 +78,16 @@ class Alarms:
         else:
             self.left_out += 1
 
-    def warnings(self) -> list[str]:
+    def summary(self) -> list[str]:
         """One line for each thing that would have been executed."""
         more = [f"loading this file with pickle would do {self.left_out} more things like this"]
         return [*self.lines, *(more if self.left_out else [])]
 
-    @staticmethod
-    def _parenthesised(arguments: Any) -> str:
-        text = Alarms.text(arguments)
-        return text if isinstance(arguments, tuple) else f"(*{text})"
 
-    @staticmethod
-    def text(value: Any, depth: int = 4) -> str:
-        """`value` as Python would write it, short whatever it is."""
-        if isinstance(value, Global):
-            return show(str(value))
-        if isinstance(value, (str, bytes)):
-            return repr(value[:61]) if len(value) <= 60 else f"{value[:57]!r}..."
-        if value is None or isinstance(value, (bool, int, float)):
-            return show(value, 40)
-        if depth == 0:
-            return "..."
-        if isinstance(value, Opaque):
-            return Alarms.text(value.value, depth - 1)
-        if isinstance(value, Node):
-            inner = Alarms.text(value.arguments, depth - 1)
-            return f"{Alarms.text(value.maker, depth - 1)}{inner if inner.startswith('(') else f'({inner})'}"
-        if isinstance(value, (tuple, list)):
-            inner = ", ".join(Alarms.text(item, depth - 1) for item in value[:3]) + (", ..." if len(value) > 3 else "")
-            return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
-        if isinstance(value, Dictionary):
-            pairs = [f"{Alarms.text(k, 1)}: {Alarms.text(v, depth - 1)}" for k, v in list(value.items())[:3]]
-            return "{" + ", ".join(pairs) + "}"
-        return f"<{type(value).__name__}>"
+def _call(function: Any, arguments: Any, method: str = "") -> str:
+    """A call as Python would write it; `arguments` of a hostile pickle need not be a tuple."""
+    text = as_python(arguments)
+    return f"{as_python(function)}{method}{text if isinstance(arguments, tuple) else f'(*{text})'}"
 
 
 def _makes_instance(function: Global) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Dictionary", "Global", "Node", "Opaque", "Stateful"]
+from layerscope.checkpoints.storage.errors import show
+
+__all__ = ["Dictionary", "Global", "Node", "Opaque", "Stateful", "as_python"]
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -69,6 +71,30 @@ class Node:
             if isinstance(part, Dictionary) and part:
                 self.attributes = part
                 self.hooks |= {name: part[name] for name in HOOKS if name in part}
+
+
+def as_python(value: Any, depth: int = 4) -> str:
+    """`value` as Python would write it, short whatever it is."""
+    if isinstance(value, Global):
+        return show(str(value))
+    if isinstance(value, (str, bytes)):
+        return repr(value[:61]) if len(value) <= 60 else f"{value[:57]!r}..."
+    if value is None or isinstance(value, (bool, int, float)):
+        return show(value, 40)
+    if depth == 0:
+        return "..."
+    if isinstance(value, Opaque):
+        return as_python(value.value, depth - 1)
+    if isinstance(value, Node):
+        inner = as_python(value.arguments, depth - 1)
+        return f"{as_python(value.maker, depth - 1)}{inner if inner.startswith('(') else f'({inner})'}"
+    if isinstance(value, (tuple, list)):
+        inner = ", ".join(as_python(item, depth - 1) for item in value[:3]) + (", ..." if len(value) > 3 else "")
+        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    if isinstance(value, Dictionary):
+        pairs = [f"{as_python(key, 1)}: {as_python(item, depth - 1)}" for key, item in list(value.items())[:3]]
+        return "{" + ", ".join(pairs) + "}"
+    return f"<{type(value).__name__}>"
 
 
 class Stateful(ABC):

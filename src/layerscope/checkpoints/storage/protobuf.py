@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.guard import Damage
+from layerscope.checkpoints.storage.errors import Damage
 
 __all__ = ["Message", "varints"]
 

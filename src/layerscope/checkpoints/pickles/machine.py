@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.alarms import Alarms
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.nodes import Dictionary, Global, Node, Stateful
+from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful, as_python
+from layerscope.checkpoints.pickles.warnings import PickleWarnings
+from layerscope.checkpoints.storage.errors import Damage, show
 
 __all__ = ["COST_ITEM", "Arguments", "Builder", "Machine"]
 
@@ -48,7 +48,7 @@ class Machine:
     data: bytes | mmap.mmap
     builders: Mapping[str, Builder]
     persistent: Callable[[Any], object]
-    alarms: Alarms = field(default_factory=Alarms)
+    warnings: PickleWarnings = field(default_factory=PickleWarnings)
     at: int = 0
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
@@ -219,7 +219,7 @@ def _put(m: Machine, target: Any, items: list[Any]) -> None:
     elif isinstance(target, Dictionary):
         target.put(pairs)
     else:
-        m.alarms.changes(target, items)
+        m.warnings.note_change(target, items)
 
 
 def _dictionary(m: Machine) -> None:
@@ -231,23 +231,23 @@ def _dictionary(m: Machine) -> None:
 def _extend(m: Machine, target: Any, items: list[Any]) -> None:
     m.spend(COST_ITEM * len(items))
     if isinstance(target, Node):
-        m.alarms.hook(target, ("append", "extend", "add"), items)
+        m.warnings.note_hook(target, ("append", "extend", "add"), items)
         target.items.extend(items)
     elif isinstance(target, list):
         target.extend(items)
     else:
-        m.alarms.changes(target, items)
+        m.warnings.note_change(target, items)
 
 
 def _build(m: Machine) -> None:
     state, target = m.pop(), m.top
     if isinstance(target, Node):
-        m.alarms.hook(target, ("__setstate__",), [state])
+        m.warnings.note_hook(target, ("__setstate__",), [state])
         target.build(state)
     elif isinstance(target, Stateful):
         target.set_state(state)
     else:
-        m.alarms.changes(target, [state])
+        m.warnings.note_change(target, [state])
 
 
 def _global(m: Machine, module: Any, name: Any) -> Global:
@@ -255,7 +255,7 @@ def _global(m: Machine, module: Any, name: Any) -> Global:
         raise Damage(f"the pickle names a global {show(module, 40)}.{show(name, 40)} that is not text")
     m.spend(COST_GLOBAL)
     found = Global(_PYTHON_2.get(module, module), name)
-    m.alarms.seen(found)
+    m.warnings.note_global(found)
     return found
 
 
@@ -276,13 +276,13 @@ def _call(m: Machine, function: Any, arguments: Any) -> None:
     """What REDUCE, INST and OBJ do: call something, in a real unpickler."""
     builder = m.builders.get(str(function)) if isinstance(function, Global) else None
     if builder is None:
-        m.alarms.called(function, arguments)
+        m.warnings.note_call(function, arguments)
         m.push(Node(function, arguments), COST_NODE)
         return
     try:
         m.push(builder(m, arguments), COST_NODE)
     except (TypeError, ValueError, IndexError, AttributeError, LookupError, OverflowError) as error:
-        raise Damage(f"the pickle builds a {function} from {show(Alarms.text(arguments))}") from error
+        raise Damage(f"the pickle builds a {function} from {show(as_python(arguments))}") from error
 
 
 def _reduce(m: Machine) -> None:
@@ -303,7 +303,7 @@ def _new(m: Machine, keywords: bool = False) -> None:
     builder = m.builders.get(str(cls)) if isinstance(cls, Global) else None
     if builder is not None and not keywords:
         return _call(m, cls, arguments)
-    m.alarms.made(cls, arguments)
+    m.warnings.note_instance(cls, arguments)
     return m.push(Node(cls, arguments if named is None else (arguments, named)), COST_NODE)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.layout import Layout, contiguous, shape_of
-from layerscope.checkpoints.nodes import Dictionary, Global, Node, Stateful
-from layerscope.checkpoints.pickles import COST_ITEM, Arguments, Builder, Machine
+from layerscope.checkpoints.pickles.machine import COST_ITEM, Arguments, Builder, Machine
+from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful
+from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage.strided import Layout, contiguous, shape_of
 from layerscope.dtypes import STORAGE
 
 __all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_type"]

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.alarms import Alarms
-from layerscope.checkpoints.builders import Array, Tensor
-from layerscope.checkpoints.guard import Damage, show
-from layerscope.checkpoints.nodes import Dictionary, Global, Node, Opaque
+from layerscope.checkpoints.pickles.builders import Array, Tensor
+from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Opaque, as_python
+from layerscope.checkpoints.storage.errors import Damage, show
 
 __all__ = ["Found", "Named", "find"]
 
@@ -130,7 +129,7 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _text(key: Any) -> str:
-    return key if isinstance(key, str) else Alarms.text(key.value if isinstance(key, Opaque) else key)
+    return key if isinstance(key, str) else as_python(key.value if isinstance(key, Opaque) else key)
 
 
 def _children(value: Any) -> list[tuple[Any, Any]]:

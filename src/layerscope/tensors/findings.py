@@ -14,7 +14,7 @@ from layerscope.dtypes import decode, is_float
 from layerscope.record import Entry, Finding
 from layerscope.text import number
 
-__all__ = ["ALIKE", "COLLAPSED", "EXPLODED", "KINDS", "Doctor", "duplicates"]
+__all__ = ["ALIKE", "COLLAPSED", "EXPLODED", "KINDS", "CheckpointChecks", "duplicates"]
 
 KINDS = (
     "zero-kernel",
@@ -39,7 +39,7 @@ _NAMED = 64
 _MOST = 1 << 13
 
 
-class Doctor:
+class CheckpointChecks:
     """Sees the tensors of a checkpoint one by one and says at the end what is wrong with them."""
 
     def __init__(self, first: str = "") -> None:
@@ -49,7 +49,7 @@ class Doctor:
         self._norms: dict[str, dict[str, NDArray]] = defaultdict(dict)
         self._scales: dict[str, list[tuple[Entry, NDArray]]] = defaultdict(list)
 
-    def see(self, entry: Entry, bits: NDArray) -> None:
+    def add(self, entry: Entry, bits: NDArray) -> None:
         """Look at a tensor and its statistics. Only vectors, and one figure a channel, are kept until `finish`."""
         name, last = entry.site.path, entry.site.path.rpartition(".")[2]
         if last in ("running_mean", "running_var", "num_batches_tracked"):

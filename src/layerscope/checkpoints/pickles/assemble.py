@@ -8,13 +8,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.alarms import Alarms
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.builders import Array, Storage, Tensor, is_plain
-from layerscope.checkpoints.guard import show
-from layerscope.checkpoints.layout import Layout
-from layerscope.checkpoints.nodes import Dictionary
-from layerscope.checkpoints.state import Named, find
+from layerscope.checkpoints.pickles.builders import Array, Storage, Tensor, is_plain
+from layerscope.checkpoints.pickles.objects import Dictionary, as_python
+from layerscope.checkpoints.pickles.state_dicts import Named, find
+from layerscope.checkpoints.pickles.warnings import PickleWarnings
+from layerscope.checkpoints.storage.errors import show
+from layerscope.checkpoints.storage.strided import Layout
 from layerscope.dtypes import itemsize
 
 __all__ = ["assemble"]
@@ -22,7 +22,7 @@ __all__ = ["assemble"]
 Bytes = Callable[[Storage], Any]
 
 
-def assemble(path: Path, format: str, root: Any, alarms: Alarms, storage_bytes: Bytes) -> Checkpoint:
+def assemble(path: Path, format: str, root: Any, warnings: PickleWarnings, storage_bytes: Bytes) -> Checkpoint:
     """The checkpoint of what a pickle holds; `storage_bytes` gives the buffer of a storage when read."""
     found = find(root)
     specs: list[TensorSpec] = []
@@ -33,11 +33,11 @@ def assemble(path: Path, format: str, root: Any, alarms: Alarms, storage_bytes: 
         specs.append(spec)
         if not spec.unreadable:
             loaders[spec.name] = _loader(named.leaf, storage_bytes)
-    warnings = alarms.warnings() + _skipped(specs)
+    lines = warnings.summary() + _skipped(specs)
     if not specs:
-        warnings.append(f"holds no tensors, only {_kind(root)}; give a file that was saved with weights in it")
-    foreign = sorted(name for name in alarms.globals if not is_plain(name))
-    return Checkpoint(path, format, specs, loaders, foreign, warnings, found.extra)
+        lines.append(f"holds no tensors, only {_kind(root)}; give a file that was saved with weights in it")
+    foreign = sorted(name for name in warnings.globals if not is_plain(name))
+    return Checkpoint(path, format, specs, loaders, foreign, lines, found.extra)
 
 
 def _spec(named: Named, first: dict[object, str]) -> TensorSpec:
@@ -90,6 +90,6 @@ def _skipped(specs: list[TensorSpec]) -> list[str]:
 
 def _kind(root: Any) -> str:
     if isinstance(root, Dictionary):
-        keys = ", ".join(Alarms.text(key) for key in list(root)[:5])
+        keys = ", ".join(as_python(key) for key in list(root)[:5])
         return f"a dictionary of {keys}" if keys else "an empty dictionary"
-    return Alarms.text(root)
+    return as_python(root)

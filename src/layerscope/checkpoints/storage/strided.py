@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.guard import Damage, show
+from layerscope.checkpoints.storage.errors import Damage, show
 from layerscope.dtypes import STORAGE, itemsize
 
 __all__ = ["Layout", "contiguous", "map_file", "shape_of"]
