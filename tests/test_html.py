@@ -18,11 +18,12 @@ import pytest
 
 import layerscope
 from layerscope.errors import LayerscopeError, OutputError
-from layerscope.maps import Maps
+from layerscope.maps import Maps, reduced
 from layerscope.record import Entry, Finding, Picture, Prediction, Record
 from layerscope.sites import Site
-from layerscope.views import bundle, html, notebook, wire
-from layerscope.views.packing import fitted, halved
+from layerscope.views import bundle, html, notebook
+from layerscope.views import format as viewer_format
+from layerscope.views.packing import fitted
 from tests.test_wire import read
 from tests.web.making import entry_of
 
@@ -144,9 +145,9 @@ def test_the_file_holds_index_blocks_and_pictures(web, record, tmp_path):
         text = found.by_id(f"block-{number}-0")
         block = gzip.decompress(base64.b64decode(text))
         assert np.array_equal(read(block)["codes"], entry.maps[0].codes)
-        assert block in (wire.block(entry, 0), wire.predicted(wire.block(entry, 0)))
+        assert block in (viewer_format.block(entry, 0), viewer_format.predicted(viewer_format.block(entry, 0)))
     picture = index["pictures"][0]["src"]
-    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == wire.png(record, 0)
+    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == viewer_format.picture_of(record, 0)
 
 
 def test_nothing_is_asked_for_and_the_policy_allows_only_what_is_inside(web, record):
@@ -222,7 +223,7 @@ def shown(page: str) -> tuple[dict, dict[str, dict]]:
 def test_neighbours_make_smooth_maps_a_good_deal_smaller(web):
     record = pyramid()
     size = sum(len(text) for text in fitted(record, 10**9).texts.values())
-    plain = sum(len(base64.b64encode(gzip.compress(wire.block(entry, 0)))) for entry in record)
+    plain = sum(len(base64.b64encode(gzip.compress(viewer_format.block(entry, 0)))) for entry in record)
     assert size < 0.9 * plain
     assert {block["flags"] for block in shown(html.document(record)[0])[1].values()} == {0, 1}
 
@@ -283,7 +284,7 @@ def test_kernels_are_never_averaged():
     assert fit.reduced == {}
     assert sorted(fit.left_out) == ["first", "second", "third"]
     assert fitted(record, 12_000).reduced.keys() <= {"third"}
-    assert halved(record["first"].maps[0]).shape == (4, 20, 20), "they are large enough"
+    assert reduced(record["first"].maps[0], 2).shape == (4, 20, 20), "they are large enough"
 
 
 def test_layers_that_are_compared_keep_one_size():
@@ -308,7 +309,7 @@ def test_equal_blocks_are_there_once(web):
 
 def test_halving_keeps_what_is_not_finite_and_fills_up_odd_sides():
     codes = np.array([[[0, 1, 9], [2, 3, 11], [255, 0, 4]]], np.uint8)
-    maps = halved(Maps(np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3, 3), codes, 3))
+    maps = reduced(Maps(np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3, 3), codes, 3), 2)
     assert maps.shape == (1, 2, 2)
     assert maps.reduced == 6
     assert maps.codes.tolist() == [[[2, 10], [255, 4]]]

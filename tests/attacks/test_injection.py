@@ -13,7 +13,9 @@ from PIL import Image
 
 from layerscope.record import Record
 from layerscope.recordfile import load
-from layerscope.views import documents, eventfile, html, notebook, pictures, tensorboard, terminal, wire
+from layerscope.text import json_text
+from layerscope.views import documents, eventfile, html, notebook, pictures, tensorboard, terminal
+from layerscope.views import format as viewer_format
 from tests.attacks import hostile
 from tests.attacks.crafting import _compare, _features, _weights
 from tests.browsing import served
@@ -111,7 +113,7 @@ def test_figures_stay_figures_in_a_table():
 def test_json_gives_every_name_back(records, kind):
     data = json.loads(documents.dumps(documents.document(records[kind])))
     assert data[{"weights": "checkpoint", "compare": "a"}.get(kind, "network")] == records[kind].subject
-    assert json.loads(wire.dumps(wire.index(records[kind])))["subject"] == records[kind].subject
+    assert json.loads(json_text(viewer_format.index(records[kind])))["subject"] == records[kind].subject
 
 
 @pytest.mark.parametrize("kind", KINDS)

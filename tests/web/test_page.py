@@ -18,7 +18,9 @@ from safetensors.numpy import save_file
 import layerscope
 from layerscope.maps import colormap
 from layerscope.record import Pair
-from layerscope.views import bundle, wire
+from layerscope.text import json_text
+from layerscope.views import bundle
+from layerscope.views import format as viewer_format
 from tests.web.accessible import MODULES, needs_axe, violations
 from tests.web.serving import Handler, serving
 
@@ -105,7 +107,7 @@ def test_values_and_colours_under_the_pointer_are_those_of_the_array(open_page, 
 
 
 def wire_span(record: layerscope.Record) -> tuple[float, float]:
-    totals = [one["total"] for one in wire.index(record)["layers"]]
+    totals = [one["total"] for one in viewer_format.index(record)["layers"]]
     return min(one["min"] for one in totals), max(one["max"] for one in totals)
 
 
@@ -378,7 +380,7 @@ def test_the_arithmetic_of_a_unit(open_page, features):
                 return super().do_GET()
             y, x = (int(one) for one in re.findall(r"[yx]=(\d+)", self.path))
             look = units.look(model, image, parts[2], int(parts[3]), (y, x))
-            return self.give(wire.dumps(look.to_json()), "application/json")
+            return self.give(json_text(look.to_json()).encode(), "application/json")
 
     with serving(record, {"image": True, "units": True}, Live) as (url, _):
         page = open_page(f"{url}#layer=0&channel=2&y=4&x=5")

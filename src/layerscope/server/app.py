@@ -8,6 +8,7 @@ import json
 import posixpath
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -21,12 +22,11 @@ from layerscope.errors import LayerscopeError, NoMatch, RecordError, UsageError
 from layerscope.server.live import reason
 from layerscope.server.session import Session
 from layerscope.server.worker import Busy, Worker
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer
 from layerscope.views.bundle import INDEX, TYPES, web_files
-from layerscope.views.profile_block import profile_block
 
 if TYPE_CHECKING:
-    from layerscope.record import Record
     from layerscope.server.live import Live
     from layerscope.server.runs import Following
 
@@ -41,6 +41,8 @@ LINGER_S = 2.0
 GONE_S = 0.25
 #: a tab whose stream ended comes back after this
 RETRY_MS = 3000
+
+_BINARY = "application/octet-stream"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -72,7 +74,7 @@ def application(
 
 
 def _error(status: int, line: str) -> Response:
-    return Response(wire.dumps({"error": line}), status, media_type="application/json")
+    return _json({"error": line}, status)
 
 
 async def _http(_request: Request, error: Exception) -> Response:
@@ -104,59 +106,34 @@ def _page() -> list[Route]:
 
 
 def _record(session: Session, live: Live | None) -> list[Route]:
-    def current() -> Record:
-        if session.record is None:
-            raise HTTPException(503, "not ready yet; the events say when")
-        return session.record
-
     async def index(_request: Request) -> Response:
         record, version = session.record, session.version
         if record is None:
-            return Response(wire.dumps(session.event), 202, media_type="application/json")
+            return _json(session.event, 202)
         more = {"version": version} | ({"kernels": live.kernel_names} if live else {})
-        return Response(
-            await asyncio.to_thread(lambda: wire.dumps(wire.index(record, live.can if live else None) | more)),
-            media_type="application/json",
+        return await _made(
+            lambda: json_text(viewer.index(record, live.can if live else None) | more), "application/json"
         )
 
-    async def block(request: Request) -> Response:
-        record = current()
-        number, image = request.path_params["id"], request.path_params["image"]
-        if number >= len(record) or image >= wire.images_of(record):
-            raise HTTPException(404, f"no layer {number}, or no image {image}, in this record")
-        entry = list(record)[number]
-        data = await asyncio.to_thread(wire.block, entry, image)
-        return Response(data, media_type="application/octet-stream")
+    def part(make: Callable[..., bytes], kind: str) -> Endpoint:
+        """What `make` returns for the record and the numbers in the address."""
 
-    async def profile(request: Request) -> Response:
-        record, number = current(), request.path_params["id"]
-        known = list(record)[number].profile if number < len(record) else None
-        if known is None:
-            raise HTTPException(404, f"nothing more is known of layer {number} in this record")
-        return Response(await asyncio.to_thread(profile_block, known), media_type="application/octet-stream")
+        async def answer(request: Request) -> Response:
+            if session.record is None:
+                raise HTTPException(503, "not ready yet; the events say when")
+            return await _made(partial(make, session.record, *request.path_params.values()), kind)
 
-    async def shown(request: Request) -> Response:
-        record, number = current(), request.path_params["number"]
-        found = next((one for one in record.shown if one.number == number and one.data.size), None)
-        if found is None:
-            raise HTTPException(404, f"no image {number} in this record")
-        return Response(wire.webp(found), media_type="image/webp")
-
-    async def picture(request: Request) -> Response:
-        record, number = current(), request.path_params["number"]
-        if number >= len(record.pictures):
-            raise HTTPException(404, f"no picture {number} in this record")
-        return Response(await asyncio.to_thread(wire.png, record, number), media_type="image/png")
+        return answer
 
     async def events(_request: Request) -> Response:
         return StreamingResponse(_lines(session), media_type="text/event-stream")
 
     return [
         Route("/api/index", _told(index)),
-        Route("/api/block/{id:number}/{image:number}", _told(block)),
-        Route("/api/picture/{number:number}.png", _told(picture)),
-        Route("/api/profile/{id:number}", _told(profile)),
-        Route("/api/shown/{number:number}", _told(shown)),
+        Route("/api/block/{id:number}/{image:number}", _told(part(viewer.block_of, _BINARY))),
+        Route("/api/picture/{number:number}.png", _told(part(viewer.picture_of, "image/png"))),
+        Route("/api/profile/{id:number}", _told(part(viewer.profile_of, _BINARY))),
+        Route("/api/shown/{number:number}", _told(part(viewer.thumbnail_of, "image/webp"))),
         Route("/api/events", events),
     ]
 
@@ -165,30 +142,29 @@ def _run(session: Session, following: Following) -> list[Route]:
     """In place of a record's addresses, which stand behind."""
 
     async def index(request: Request) -> Response:
-        step = _whole(request, "step")
-        data = await asyncio.to_thread(following.index, step)
-        if data is None:
-            return Response(wire.dumps(session.event), 202, media_type="application/json")
-        return Response(data, media_type="application/json")
+        data = await asyncio.to_thread(following.index, _whole(request, "step"))
+        return _json(session.event, 202) if data is None else Response(data, media_type="application/json")
 
-    async def about(_request: Request) -> Response:
-        return Response(await asyncio.to_thread(following.about), media_type="application/json")
+    def part(make: Callable[..., bytes | str], kind: str) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            return await _made(partial(make, *request.path_params.values()), kind)
 
-    async def block(request: Request) -> Response:
-        step, number, image = (request.path_params[name] for name in ("step", "id", "image"))
-        data = await asyncio.to_thread(following.block, step, number, image)
-        return Response(data, media_type="application/octet-stream")
-
-    async def picture(request: Request) -> Response:
-        data = await asyncio.to_thread(following.picture, request.path_params["number"])
-        return Response(data, media_type="image/png")
+        return answer
 
     return [
         Route("/api/index", _told(index)),
-        Route("/api/run", _told(about)),
-        Route("/api/block/{step:number}/{id:number}/{image:number}", _told(block)),
-        Route("/api/picture/{number:number}.png", _told(picture)),
+        Route("/api/run", _told(part(following.about, "application/json"))),
+        Route("/api/block/{step:number}/{id:number}/{image:number}", _told(part(following.block, _BINARY))),
+        Route("/api/picture/{number:number}.png", _told(part(following.picture, "image/png"))),
     ]
+
+
+async def _made(make: Callable[[], bytes | str], kind: str) -> Response:
+    return Response(await asyncio.to_thread(make), media_type=kind)
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(json_text(data), status, media_type="application/json")
 
 
 async def _lines(session: Session) -> AsyncIterator[str]:
@@ -203,9 +179,9 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         if not data:
             raise HTTPException(400, "an empty image; send its bytes")
         live.take(request.query_params.get("name", "image"), data)
-        return Response(b'{"ok":true}', media_type="application/json")
+        return _json({"ok": True})
 
-    async def worked(request: Request, job: Callable[[], bytes], kind: str = "application/octet-stream") -> Response:
+    async def worked(request: Request, job: Callable[[], bytes | str], kind: str = _BINARY) -> Response:
         return Response(await _unless_gone(request, worker.submit(job)), media_type=kind)
 
     async def unit(request: Request) -> Response:
@@ -214,14 +190,11 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         return await worked(request, lambda: live.look(key, channel, number, at), "application/json")
 
     async def kernels(request: Request) -> Response:
-        return await worked(request, lambda: wire.dumps(wire.index(live.kernels())), "application/json")
+        return await worked(request, lambda: json_text(viewer.index(live.kernels())), "application/json")
 
     async def kernel(request: Request) -> Response:
-        record, number = await _unless_gone(request, worker.submit(live.kernels)), request.path_params["id"]
-        if number >= len(record):
-            raise HTTPException(404, f"no tensor {number} in this network")
-        data = await asyncio.to_thread(wire.block, list(record)[number], 0)
-        return Response(data, media_type="application/octet-stream")
+        record = await _unless_gone(request, worker.submit(live.kernels))
+        return await _made(partial(viewer.block_of, record, request.path_params["id"], 0), _BINARY)
 
     async def tokens(request: Request) -> Response:
         key, number = request.path_params["key"], request.path_params["image"]

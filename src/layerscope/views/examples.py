@@ -13,8 +13,7 @@ from layerscope.errors import RecordError
 from layerscope.profiles import Profile, Shown, crop_of
 from layerscope.record import Entry, Record
 from layerscope.text import number, shape
-from layerscope.views.page import RGB, Page, colored, fit, framed
-from layerscope.views.sheet import INK, MUTED
+from layerscope.views.sheet import INK, MUTED, RGB, Sheet, colored, fit, framed
 
 __all__ = ["examples_sheet", "opened"]
 
@@ -57,7 +56,7 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
         return opened(shown[number]) if number in shown else None
 
     step = _SIDE + _GAP
-    page = Page(2 * _MARGIN + 44 + len(rows) * step, 2 * _MARGIN + _TEXT + places * step)
+    page = Sheet(2 * _MARGIN + 44 + len(rows) * step, 2 * _MARGIN + _TEXT + places * step)
     page.text(_MARGIN, _MARGIN, f"{entry.key}   {entry.type} {shape(entry.shape[1:])}", 20)
     page.text(_MARGIN, _MARGIN + 26, f"best of {profile.images:,} images; bright where the channel is high", 13, MUTED)
     for row, channel in enumerate(rows):
@@ -77,7 +76,7 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
     return page.png()
 
 
-def _said(page: Page, record: Record, entry: Entry, profile: Profile, channel: int, y: int) -> None:
+def _said(page: Sheet, record: Record, entry: Entry, profile: Profile, channel: int, y: int) -> None:
     lines = [f"channel {channel}"]
     if channel in set(entry.dead):
         lines[0] += "   dead"

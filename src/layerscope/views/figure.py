@@ -11,7 +11,7 @@ from PIL import Image
 from layerscope.record import Entry, Pair, Record, by_change, last_of_size
 from layerscope.text import number, spaced
 from layerscope.views.png import feature_tiles, short, subset
-from layerscope.views.sheet import ACCENT, BAR, FRAME, INK, LINE, MUTED, Sheet, encode, measure
+from layerscope.views.sheet import ACCENT, BAR, INK, LINE, MUTED, Sheet, measure
 
 __all__ = ["changes", "overview", "side_by_side"]
 
@@ -41,7 +41,7 @@ def side_by_side(record: Record) -> bytes:
 
 def overview(record: Record, image: int = 0) -> bytes:
     """One image through a network as a PNG: the photo, its classes, and eight channels of every stage."""
-    stages = last_of_size(entry for entry in record if image < len(entry.maps))[:6]
+    stages = last_of_size(entry for entry in record.entries.values() if image < len(entry.maps))[:6]
     left, width = 264, 264 + 8 * 115 + _MARGIN
     rows = [_tiles(entry, image, 8, 112)[:, : width - left] for entry in stages]
     heights = [row.shape[0] + 40 for row in rows]
@@ -66,11 +66,9 @@ def overview(record: Record, image: int = 0) -> bytes:
         at = y + 28 + 38 * row_
         sheet.text(_MARGIN, at, one.label, 14, INK, room=170)
         sheet.text(_MARGIN + 224 - measure(f"{one.probability:.1%}", 14), at, f"{one.probability:.1%}", 14, MUTED)
-        sheet.fill(_MARGIN, at + 20, 224, 6, FRAME)
-        sheet.fill(_MARGIN, at + 20, round(224 * one.probability) if one.probability >= 0 else 0, 6, BAR)  # NaN is not
-    page = Image.fromarray(sheet.rgb())
-    page.paste(photo, (_MARGIN, 60))
-    return encode(page)
+        sheet.share(_MARGIN, at + 20, 224, 6, one.probability)
+    sheet.picture(_MARGIN, 60, np.asarray(photo))
+    return sheet.png()
 
 
 def _x(column: int) -> int:
@@ -99,8 +97,7 @@ def _stage(sheet: Sheet, x: int, y: int, entry: Entry, tiles: NDArray[np.uint8])
     share = f"dead {dead} of {channels}, {dead / channels:.0%}"
     sheet.text(x, y + 28, share, 14, ACCENT if dead else MUTED)
     left = measure("dead 9999 of 9999, 100%", 14) + 20
-    sheet.fill(x + left, y + 33, 160, 6, FRAME)
-    sheet.fill(x + left, y + 33, round(160 * dead / channels), 6, ACCENT + 7)
+    sheet.share(x + left, y + 33, 160, 6, dead / channels, ACCENT + 7)
     sheet.paste(x, y + 50, tiles)
 
 
@@ -108,7 +105,7 @@ def changes(record: Record) -> bytes:
     """What changed most, as a PNG: mean |A-B| of the forty tensors or layers that differ most, on one scale."""
     pairs = [pair for pair in by_change(record.pairs) if pair.max_abs][:40]
     compared = sum(pair.mean_abs is not None for pair in record.pairs)
-    sheet = Sheet(112 + 24 * max(len(pairs), 1), 900, "gray")
+    sheet = Sheet(112 + 24 * max(len(pairs), 1), 900)
     sheet.text(_MARGIN, 16, f"{Path(record.subject).name}  against  {Path(record.subject_b).name}", 20, INK)
     same = sum(pair.status == "same" for pair in record.pairs)
     facts = f"{compared} compared, {same} the same; bars: mean |A-B|"

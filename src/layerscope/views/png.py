@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from layerscope.errors import RecordError
 from layerscope.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
 from layerscope.record import Entry, Record
-from layerscope.text import number, spaced
+from layerscope.stats.table import shown
+from layerscope.text import counted, number, spaced
 from layerscope.views.sheet import (
     ACCENT,
     BAR,
@@ -26,11 +27,13 @@ from layerscope.views.sheet import (
     encode,
     measure,
 )
+from layerscope.views.summary import statistics_of, written
 
 __all__ = [
     "feature_mosaic",
     "feature_tiles",
     "histogram_sheet",
+    "input_picture",
     "kernel_mosaic",
     "short",
     "span_of",
@@ -39,6 +42,7 @@ __all__ = [
 
 _MARGIN = 16
 _TITLE, _SMALL, _LABEL = 20, 14, 11
+_LEGEND = "    bars: counts    line: the same on a logarithmic scale"
 
 
 def _grown(tiles: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -124,11 +128,16 @@ def feature_tiles(
     return drawing.pixels, words
 
 
+def _top(lines: list[str]) -> int:
+    """Where the body begins, below the title and these lines."""
+    return _MARGIN + 30 + 20 * len(lines) + 8
+
+
 def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, bar: tuple[str, ...]) -> Sheet:
     """Title and lines above a body, a scale bar with its two ends and a caption below."""
     texts = [*(measure(line, _SMALL) for line in lines), measure(title + "   " + kind, _TITLE), 460]
     width = max(body.shape[1], min(max(texts), 1100)) + 2 * _MARGIN
-    top = _MARGIN + 30 + 20 * len(lines) + 8
+    top = _top(lines)
     height = top + body.shape[0] + 14 + 36 + _MARGIN
     sheet = Sheet(height, width, cmap)
     used = sheet.text(_MARGIN, _MARGIN, title, _TITLE, INK, room=width - 2 * _MARGIN)
@@ -182,6 +191,14 @@ def feature_mosaic(
     return _framed(entry.key, kind, lines, body, cmap, (*ends, *captions)).png()
 
 
+def input_picture(record: Record, number: int) -> bytes:
+    """Input picture `number` as PNG. Raises RecordError if it is none."""
+    pixels = record.pictures[number].pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise RecordError(f"picture {number}: is {pixels.dtype} {pixels.shape}, not 8-bit RGB; make the record again")
+    return encode(pixels, level=6)  # it goes into files that are mailed
+
+
 def short(subject: str) -> str:
     """Name and file of a network without the folders."""
     name, equals, file = subject.partition("=")
@@ -231,15 +248,10 @@ def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes
     columns = columns_for(len(codes), *maps.shape[1:])
     colors = [mosaic(_grown(finite[:, c].astype(np.uint8), factor), columns, 3, 38) for c in range(3)]
     low, high = maps.span()
-    captions = ("each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
-    sheet = _framed(
-        entry.key, kind, lines, np.full(colors[0].shape, FRAME, np.uint8), "gray", ("min", "max", *captions)
-    )
-    picture = sheet.rgb()
-    top = _MARGIN + 30 + 20 * len(lines) + 8
-    height, width = colors[0].shape
-    picture[top : top + height, _MARGIN : _MARGIN + width] = np.stack(colors, axis=2)
-    return encode(Image.fromarray(picture))
+    bar = ("min", "max", "each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
+    sheet = _framed(entry.key, kind, lines, np.full(colors[0].shape, FRAME, np.uint8), "gray", bar)
+    sheet.picture(_MARGIN, _top(lines), np.stack(colors, axis=2))
+    return sheet.png()
 
 
 def histogram_sheet(entry: Entry) -> bytes:
@@ -250,14 +262,12 @@ def histogram_sheet(entry: Entry) -> bytes:
     kind = f"{entry.type} \u00b7 {spaced(entry.shape)} \u00b7 {entry.dtype}"
     used = sheet.text(_MARGIN, _MARGIN, entry.key, _TITLE, INK, room=width - 2 * _MARGIN)
     sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, MUTED)
-    one = entry.total
-    facts = {"mean": one.mean, "std": one.std, "min": one.min, "max": one.max}
-    line = "    ".join(f"{name} {number(float(value.item()))}" for name, value in facts.items())
-    line += f"    zeros {int(one.zeros.item()):,} of {int((one.count + one.nan + one.inf).item()):,}"
-    sheet.text(_MARGIN, _MARGIN + 30, line, _SMALL, INK)
-    bad = int((one.nan + one.inf).item())
-    legend = "bars: counts    line: the same counts on a logarithmic scale"
-    sheet.text(_MARGIN, _MARGIN + 50, legend + (f"    {bad:,} values are not finite" if bad else ""), _SMALL, MUTED)
+    brief = shown(brief=True)
+    more = [one for one in statistics_of([entry]) if one not in brief]
+    values = counted(int(entry.total.count.item()), "finite value")
+    for row, statistics, end, ink in ((30, brief, "", INK), (50, more, values + _LEGEND, MUTED)):
+        figures = [f"{one.label} {written(one, entry.total)}" for one in statistics]
+        sheet.text(_MARGIN, _MARGIN + row, "    ".join([*figures, *filter(None, [end])]), _SMALL, ink)
     _bars(sheet, entry.histogram.edges, entry.histogram.counts, left, top, width - left - _MARGIN, height - top - 44)
     return sheet.png()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.hooks import looking, tap, unwrapped
-from layerscope.maps import NONFINITE, Maps
+from layerscope.maps import reduced
 from layerscope.networks.feeding import passes_of, run
 from layerscope.networks.open import Network
 from layerscope.record import Entry, Picture
@@ -80,7 +80,7 @@ def fitted(entries: list[Entry], budget_bytes: int) -> list[Entry]:
     factor = 1
     while _bytes(entries, factor) > budget_bytes and factor < 256:
         factor += 1
-    entries = [replace(entry, maps=[_reduced(maps, factor) for maps in entry.maps]) for entry in entries]
+    entries = [replace(entry, maps=[reduced(maps, factor) for maps in entry.maps]) for entry in entries]
     for entry in sorted(entries, key=lambda one: _bytes([one], 1), reverse=True):
         if _bytes(entries, 1) <= budget_bytes:
             break
@@ -91,29 +91,3 @@ def fitted(entries: list[Entry], budget_bytes: int) -> list[Entry]:
 def _bytes(entries: list[Entry], factor: int) -> int:
     shapes = [maps.shape for entry in entries for maps in entry.maps]
     return sum(channels * -(-height // factor) * -(-width // factor) for channels, height, width in shapes)
-
-
-def _sums(planes: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Sums of factor x factor blocks, the last ones filled up with their neighbours. (C, h, w) -> (C, rows, cols)
-
-    Line by line: numpy's reduction over two short axes takes ten times as long, and its `pad` twice.
-    """
-    channels, height, width = planes.shape
-    rows, cols = -(-height // factor), -(-width // factor)
-    filled = np.empty((channels, rows * factor, cols * factor), np.uint16 if factor <= 16 else np.uint32)
-    filled[:, :height, :width] = planes
-    filled[:, height:, :width] = planes[:, -1:]
-    filled[:, :, width:] = filled[:, :, width - 1 : width]
-    lines = sum(filled[:, at::factor] for at in range(1, factor)) + filled[:, ::factor]
-    return sum(lines[:, :, at::factor] for at in range(1, factor)) + lines[:, :, ::factor]
-
-
-def _reduced(maps: Maps, factor: int) -> Maps:
-    """Means of factor x factor codes, the last rows and columns filled up with their neighbours: codes are linear."""
-    if factor == 1 or maps.shape[1:] == (1, 1):
-        return maps
-    means = ((_sums(maps.codes, factor) + factor * factor // 2) // (factor * factor)).astype(np.uint8)
-    strange = maps.codes == NONFINITE
-    if strange.any():
-        means[_sums(strange, factor) > 0] = NONFINITE
-    return Maps(maps.lo, maps.hi, means.shape, means, maps.reduced * factor)
