@@ -28,14 +28,13 @@ from tests.test_wire import read
 from tests.web.making import entry_of
 
 WEB = {
-    "index.html": b'<!doctype html><html><head><meta charset="utf-8"><title>x</title>'
-    b'<link rel="icon" href="web/icon.svg"><link rel="stylesheet" href="/web/style.css">'
-    b'<script type="module" src="/web/main.js"></script></head><body><main></main></body></html>',
-    "style.css": b"body { color: red }",
-    "main.js": b'import { a } from "./part/a.js";\nimport {\n  b,\n} from "./b.js";\nconsole.log(a, b, "</script>");\n',
-    "part/a.js": b'import { b } from "../b.js";\nexport const a = b + 1;\n',
-    "b.js": b"export function one() { return 1; }\nexport async function two() {}\nconst b = 1;\nexport { b };\n",
-    "icon.svg": b"<svg/>",
+    "index.html": '<!doctype html><html><head><meta charset="utf-8"><title>layerscope</title>'
+    '<link rel="stylesheet" href="/web/style.css">'
+    '<script type="module" src="/web/main.js"></script></head><body><main></main></body></html>',
+    "style.css": "body { color: red }",
+    "main.js": 'import { a } from "./a.js";\nimport {\n  b,\n} from "./b.js";\nconsole.log(a, b, "</script>");\n',
+    "a.js": 'import { b } from "./b.js";\nexport const a = b + 1;\n',
+    "b.js": "export function one() { return 1; }\nexport async function two() {}\nexport const b = 1;\n",
 }
 
 
@@ -85,9 +84,9 @@ def modules(**texts: str) -> dict[str, str]:
 
 
 def test_modules_are_laid_end_to_end_imports_first():
-    code = {name: text.decode() for name, text in WEB.items() if name.endswith(".js")}
+    code = {name: text for name, text in WEB.items() if name.endswith(".js")}
     text = bundle.bundle(code, "main.js")
-    assert [line for line in text.splitlines() if line.endswith(".js")] == ["// b.js", "// part/a.js", "// main.js"]
+    assert [line for line in text.splitlines() if line.endswith(".js")] == ["// b.js", "// a.js", "// main.js"]
     assert not re.search(r"^\s*(import|export)\b", text, re.M)
     assert "function one() { return 1; }" in text
     assert "async function two() {}" in text
@@ -106,6 +105,7 @@ BROKEN = {
     "not there": modules(m='import { x } from "./gone.js";'),
     "relative": modules(m='import { x } from "https://cdn.example/x.js";'),
     "cannot be laid": modules(m="export default 3;"),
+    "'export { x };' cannot": modules(m="const x = 1;\nexport { x };"),
     "'import.meta' cannot": modules(m="const here = import.meta.url;"),
 }
 
@@ -117,18 +117,21 @@ def test_what_cannot_be_bundled_is_said(said):
 
 
 def test_the_page_of_this_package_can_be_bundled():
-    files = bundle.sources()
     page, _ = html.document(Record("features", "net"))
     found = Seen(page)
     asked = [attrs.get("src") or attrs.get("href") for tag, attrs in found.tags if tag in ("script", "link", "img")]
     assert not [address for address in asked if address and not address.startswith("data:")]
-    if b"<script" in files["index.html"]:
-        assert any(attrs.get("type") == "module" for attrs, _ in found.scripts)
+    assert any(attrs.get("type") == "module" for attrs, _ in found.scripts)
+
+
+def test_a_page_without_the_place_for_its_code_is_said():
+    with pytest.raises(LayerscopeError, match=r"web/index.html: has no <script.*main.js"):
+        bundle.inline(WEB | {"index.html": WEB["index.html"].replace("main.js", "other.js")}, "", "")
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node to read the code")
 def test_the_bundle_of_the_page_is_one_module(tmp_path):
-    modules = {name: data.decode() for name, data in bundle.sources().items() if name.endswith(".js")}
+    modules = {name: text for name, text in bundle.sources().items() if name.endswith(".js")}
     path = tmp_path / "page.mjs"
     path.write_text(bundle.bundle(modules, "main.js"))
     done = subprocess.run(["node", "--check", str(path)], capture_output=True, text=True)

@@ -76,7 +76,7 @@ def test_the_page_and_its_files(tab, monkeypatch):
     for name in application.web_files():
         file = tab.get(f"/web/{name}")
         assert file.status == 200
-        assert file.body == application.web_files()[name]
+        assert file.body.decode() == application.web_files()[name]
 
 
 @pytest.mark.parametrize("path", ["/web/../record.py", "/web/%2e%2e/record.py", "/web/..%2frecord.py", "/../record.py",

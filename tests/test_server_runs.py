@@ -338,10 +338,10 @@ def test_steps_and_maps_that_do_not_fit_are_said(tmp_path):
 
 
 def test_steps_are_chosen_evenly_with_both_ends():
-    assert html.chosen(range(10), 20) == list(range(10))
-    assert html.chosen(range(101), 5) == [0, 25, 50, 75, 100]
-    assert html.chosen([3, 4, 9], 1) == [3, 9]
-    assert html.chosen([3], 1) == [3]
+    assert html.evenly(range(10), 20) == list(range(10))
+    assert html.evenly(range(101), 5) == [0, 25, 50, 75, 100]
+    assert html.evenly([3, 4, 9], 1) == [3, 9]
+    assert html.evenly([3], 1) == [3]
 
 
 def test_a_damaged_step_is_left_out_of_the_file(trainer, tmp_path):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["counted", "encodable", "finite", "json_text", "nearest", "number", "printable", "shape", "spaced"]
+__all__ = ["counted", "encodable", "finite", "json_text", "nearest", "number", "printable", "shape", "some", "spaced"]
 
 #: of a name that is compared and told
 _MOST_LETTERS = 200
@@ -42,6 +42,11 @@ def counted(count: int, what: str) -> str:
     """1 tensor, 2 tensors, 1,024 tensors, 10 classes"""
     plural = "es" if what.endswith("s") else "s"
     return f"{count:,} {what}{'' if count == 1 else plural}"
+
+
+def some(names: Sequence[object], most: int = 3) -> str:
+    """a, b, c and 4 more"""
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def shape(sizes: Sequence[int]) -> str:

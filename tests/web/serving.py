@@ -30,12 +30,12 @@ class Handler(BaseHTTPRequestHandler):
         self.log.append(path)
         parts = path.strip("/").split("/")
         if path == "/":
-            return self.give(web_files()[INDEX], "text/html; charset=utf-8")
+            return self.give(web_files()[INDEX].encode(), "text/html; charset=utf-8")
         if parts[0] == "web":
             name = "/".join(parts[1:])
             kind = TYPES.get("." + name.rpartition(".")[2], "text/plain")
-            files = web_files()
-            return self.give(files[name], kind) if name in files else self.give(b"", "text/plain", 404)
+            text = web_files().get(name)
+            return self.give((text or "").encode(), f"{kind}; charset=utf-8", 404 if text is None else 200)
         if parts[:2] == ["api", "index"]:
             index = viewer_format.index(self.record, self.live) | {"version": 0}
             return self.give(json_text(index).encode(), "application/json")

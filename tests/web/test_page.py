@@ -479,7 +479,7 @@ def test_the_page_is_small_and_asks_only_its_own_server(open_page, features):
         requests = page.evaluate("() => performance.getEntriesByType('resource').map((one) => one.name)")
         assert all(one.startswith((url, "data:")) for one in requests)
         assert "/web/main.js" in log
-    code = "".join(text.decode() for text in bundle.web_files().values())
+    code = "".join(bundle.web_files().values())
     assert len(re.sub(r"^ */\*\*.*?\*/ *\n", "", code, flags=re.S | re.M)) < 150_000, "bytes without JSDoc"
 
 

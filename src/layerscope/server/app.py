@@ -8,7 +8,6 @@ import json
 import posixpath
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -42,7 +41,9 @@ GONE_S = 0.25
 #: a tab whose stream ended comes back after this
 RETRY_MS = 3000
 
-_BINARY = "application/octet-stream"
+_BINARY, _JSON = "application/octet-stream", "application/json"
+#: the first kind that fits; whatever else went wrong is a 500
+_STATUS = ((Busy, 503), (NoMatch, 404), (UsageError, 400), (RecordError, 422))
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -68,41 +69,47 @@ def application(
     """Everything but the doors, which are the guard's."""
     routes = [*_page(), *(_run(session, following) if following else []), *_record(session, live)]
     routes += _network(session, worker, live) if live else []
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http, Exception: _failed})
+    handlers: dict[Any, Any] = {HTTPException: _http, LayerscopeError: _failed, Exception: _failed}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 
 
-def _error(status: int, line: str) -> Response:
-    return _json({"error": line}, status)
-
-
-async def _http(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    answer = _error(error.status_code, error.detail)
+async def _http(_request: Request, error: HTTPException) -> Response:
+    answer = _json({"error": error.detail}, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    return _error(500, reason(error))
+    """What went wrong as a status and one line."""
+    return _json({"error": reason(error)}, next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(json_text(data), status, media_type=_JSON)
+
+
+def _made(make: Callable[..., bytes | str], kind: str) -> Endpoint:
+    """What `make` returns for the numbers in the address; it works beside the event loop."""
+
+    async def answer(request: Request) -> Response:
+        return Response(await asyncio.to_thread(make, *request.path_params.values()), media_type=kind)
+
+    return answer
 
 
 def _page() -> list[Route]:
     """The page's files, from a table that is read once: no address is ever joined to a path."""
     table = web_files()
 
-    def give(name: str) -> Response:
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", INDEX)
+        if name not in table:
+            raise HTTPException(404, "no such file")
         return Response(table[name], media_type=TYPES[posixpath.splitext(name)[1]])
 
-    async def start(_request: Request) -> Response:
-        return give(INDEX)
-
-    async def file(request: Request) -> Response:
-        name = request.path_params["name"]
-        return give(name) if name in table else _error(404, "no such file")
-
-    return [Route("/", start), Route("/web/{name:path}", file)]
+    return [Route("/", file), Route("/web/{name:path}", file)]
 
 
 def _record(session: Session, live: Live | None) -> list[Route]:
@@ -111,29 +118,25 @@ def _record(session: Session, live: Live | None) -> list[Route]:
         if record is None:
             return _json(session.event, 202)
         more = {"version": version} | ({"kernels": live.kernel_names} if live else {})
-        return await _made(
-            lambda: json_text(viewer.index(record, live.can if live else None) | more), "application/json"
-        )
+        return _json(await asyncio.to_thread(viewer.index, record, live.can if live else None) | more)
 
-    def part(make: Callable[..., bytes], kind: str) -> Endpoint:
-        """What `make` returns for the record and the numbers in the address."""
-
-        async def answer(request: Request) -> Response:
+    def part(make: Callable[..., bytes], kind: str = _BINARY) -> Endpoint:
+        def of_record(*numbers: int) -> bytes:
             if session.record is None:
                 raise HTTPException(503, "not ready yet; the events say when")
-            return await _made(partial(make, session.record, *request.path_params.values()), kind)
+            return make(session.record, *numbers)
 
-        return answer
+        return _made(of_record, kind)
 
     async def events(_request: Request) -> Response:
         return StreamingResponse(_lines(session), media_type="text/event-stream")
 
     return [
-        Route("/api/index", _told(index)),
-        Route("/api/block/{id:number}/{image:number}", _told(part(viewer.block_of, _BINARY))),
-        Route("/api/picture/{number:number}.png", _told(part(viewer.picture_of, "image/png"))),
-        Route("/api/profile/{id:number}", _told(part(viewer.profile_of, _BINARY))),
-        Route("/api/shown/{number:number}", _told(part(viewer.thumbnail_of, "image/webp"))),
+        Route("/api/index", index),
+        Route("/api/block/{id:number}/{image:number}", part(viewer.block_of)),
+        Route("/api/picture/{number:number}.png", part(viewer.picture_of, "image/png")),
+        Route("/api/profile/{id:number}", part(viewer.profile_of)),
+        Route("/api/shown/{number:number}", part(viewer.thumbnail_of, "image/webp")),
         Route("/api/events", events),
     ]
 
@@ -143,28 +146,14 @@ def _run(session: Session, following: Following) -> list[Route]:
 
     async def index(request: Request) -> Response:
         data = await asyncio.to_thread(following.index, _whole(request, "step"))
-        return _json(session.event, 202) if data is None else Response(data, media_type="application/json")
-
-    def part(make: Callable[..., bytes | str], kind: str) -> Endpoint:
-        async def answer(request: Request) -> Response:
-            return await _made(partial(make, *request.path_params.values()), kind)
-
-        return answer
+        return _json(session.event, 202) if data is None else Response(data, media_type=_JSON)
 
     return [
-        Route("/api/index", _told(index)),
-        Route("/api/run", _told(part(following.about, "application/json"))),
-        Route("/api/block/{step:number}/{id:number}/{image:number}", _told(part(following.block, _BINARY))),
-        Route("/api/picture/{number:number}.png", _told(part(following.picture, "image/png"))),
+        Route("/api/index", index),
+        Route("/api/run", _made(following.about, _JSON)),
+        Route("/api/block/{step:number}/{id:number}/{image:number}", _made(following.block, _BINARY)),
+        Route("/api/picture/{number:number}.png", _made(following.picture, "image/png")),
     ]
-
-
-async def _made(make: Callable[[], bytes | str], kind: str) -> Response:
-    return Response(await asyncio.to_thread(make), media_type=kind)
-
-
-def _json(data: Any, status: int = 200) -> Response:
-    return Response(json_text(data), status, media_type="application/json")
 
 
 async def _lines(session: Session) -> AsyncIterator[str]:
@@ -187,14 +176,15 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
     async def unit(request: Request) -> Response:
         key, channel, number = (request.path_params[name] for name in ("key", "channel", "image"))
         at = _place(request)
-        return await worked(request, lambda: live.look(key, channel, number, at), "application/json")
+        return await worked(request, lambda: live.look(key, channel, number, at), _JSON)
 
     async def kernels(request: Request) -> Response:
-        return await worked(request, lambda: json_text(viewer.index(live.kernels())), "application/json")
+        return await worked(request, lambda: json_text(viewer.index(live.kernels())), _JSON)
 
     async def kernel(request: Request) -> Response:
         record = await _unless_gone(request, worker.submit(live.kernels))
-        return await _made(partial(viewer.block_of, record, request.path_params["id"], 0), _BINARY)
+        data = await asyncio.to_thread(viewer.block_of, record, request.path_params["id"], 0)
+        return Response(data, media_type=_BINARY)
 
     async def tokens(request: Request) -> Response:
         key, number = request.path_params["key"], request.path_params["image"]
@@ -206,12 +196,12 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         return await worked(request, lambda: live.attention(key, number, at))
 
     return [
-        Route("/api/image", _told(image), methods=["POST"]),
-        Route("/api/unit/{key:path}/{channel:number}/{image:number}", _told(unit)),
-        Route("/api/kernels", _told(kernels)),
-        Route("/api/block/kernels/{id:number}/0", _told(kernel)),
-        Route("/api/tokens/{key:path}/{image:number}", _told(tokens)),
-        Route("/api/attention/{key:path}/{image:number}", _told(attention)),
+        Route("/api/image", image, methods=["POST"]),
+        Route("/api/unit/{key:path}/{channel:number}/{image:number}", unit),
+        Route("/api/kernels", kernels),
+        Route("/api/block/kernels/{id:number}/0", kernel),
+        Route("/api/tokens/{key:path}/{image:number}", tokens),
+        Route("/api/attention/{key:path}/{image:number}", attention),
     ]
 
 
@@ -263,23 +253,3 @@ async def _too_large(request: Request) -> HTTPException:
                 pass
     most = f"an image has at most {MOST_UPLOAD_BYTES >> 20} MB; make it smaller"
     return HTTPException(413, most, {"Connection": "close"})
-
-
-def _told(endpoint: Endpoint) -> Endpoint:
-    """What goes wrong as a status and one line."""
-
-    async def told(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Busy:
-            return _error(503, "too much is waiting already; try again in a moment")
-        except NoMatch as error:
-            return _error(404, reason(error))
-        except UsageError as error:
-            return _error(400, reason(error))
-        except RecordError as error:
-            return _error(422, reason(error))
-        except LayerscopeError as error:
-            return _error(500, reason(error))
-
-    return told

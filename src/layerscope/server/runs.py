@@ -16,6 +16,7 @@ from layerscope.recordfile import load
 from layerscope.server.session import Session
 from layerscope.text import json_text, nearest, printable
 from layerscope.views import format as viewer
+from layerscope.views.html import evenly, write_run
 from layerscope.watching.run import Run, open_run
 from layerscope.watching.store import FOLDER, INDEX, name_of
 
@@ -66,24 +67,14 @@ def described(run: Run, skipped: dict[int, str]) -> dict[str, Any]:
         "started": run.about.get("time"),
         "steps": steps,
         "times": [run.times.get(step) for step in steps],
-        "scalars": {name: _thinned(run.scalars[name]) for name in names},
+        "scalars": {name: evenly(run.scalars[name], _POINTS) for name in names},
         "events": [{"step": event.step} | event.packed() for event in events],
         "notes": list(skipped.values()),
     }
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Evenly chosen ones, the first and the last among them."""
-    last = len(points) - 1
-    if last < _POINTS:
-        return points
-    return [points[at * last // (_POINTS - 1)] for at in range(_POINTS)]
-
-
 def export_run(path: Path, html: Path, budget_bytes: int, warn: Callable[[str], None]) -> Path:
     """Write a run as one HTML file of at most so many bytes. Raises RecordError, OutputError."""
-    from layerscope.views.html import write_run
-
     run = open_run(path)
     return write_run(described(run, {}), run.record, html, budget_bytes, warn)
 

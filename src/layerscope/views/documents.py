@@ -152,7 +152,7 @@ def _surveyed(record: Record, entry: Entry) -> Row:
         return row
     for channel, quantiles in zip(row["channels"], quantiles_of(entry), strict=False):
         channel |= quantiles
-    names = _names(record)
+    names = {image.number: image.name for image in record.shown}
     for index, channel in enumerate(row["channels"]):
         channel |= _meaning(profile, index, record.classes)
         channel["top"] = list(_top(profile.examples, index, names)) if profile.examples else []
@@ -180,11 +180,6 @@ def _meaning(profile: Profile, index: int, classes: Sequence[str]) -> Row:
         "selectivity": float(profile.selectivity[index]),
         "explained": float(profile.explained[index]),
     }
-
-
-def _names(record: Record) -> dict[int, str]:
-    """Names of the images that are an example of some channel, by their numbers."""
-    return {image.number: image.name for image in record.shown}
 
 
 def _top(examples: Examples, index: int, names: dict[int, str]) -> Iterator[Row]:
@@ -226,42 +221,38 @@ def _layer_tables(record: Record, data: Row) -> dict[str, str]:
     return {"layers": _csv(layers, first=4), "channels": _csv(channels, leave="top", first=5)}
 
 
+def _survey_tables(record: Record, data: Row) -> dict[str, str]:
+    examples = [
+        {"layer": key, "channel": channel["index"], "place": place, **_flat(example)}
+        for key, layer in zip(record.entries, data["layers"], strict=True)
+        for channel in layer["channels"]
+        for place, example in enumerate(channel.get("top", ()), 1)
+    ]
+    return _layer_tables(record, data) | {"examples": _csv(examples), "histograms": _csv(list(_bins(record)))}
+
+
+def _flat(example: Row) -> Row:
+    y, x = example["position"]
+    return {name: example[name] for name in ("image", "number", "value")} | {"y": y, "x": x}
+
+
+def _bins(record: Record) -> Iterator[Row]:
+    """The bins of all histograms that hold something, in the order of the values."""
+    for entry in record.entries.values():
+        if entry.profile and entry.profile.spread:
+            counts = entry.profile.spread.counts
+            low, high = edges_of(entry.profile.spread.bins)
+            for index, at in zip(*np.nonzero(counts), strict=True):
+                head = {"layer": entry.key, "channel": int(index), "from": low[at], "to": high[at]}
+                yield head | {"count": int(counts[index, at])}
+
+
 _TABLES: dict[str, Callable[[Record, Row], dict[str, str]]] = {
     "weights": lambda _, data: {"tensors": _csv(data["tensors"], leave="histogram")},
     "features": _layer_tables,
     "compare": lambda record, data: {"pairs": _csv(data["tensors" if record.of_tensors else "layers"])},
-    "survey": lambda record, data: (
-        _layer_tables(record, data)
-        | {"examples": _csv(_example_rows(record)), "histograms": _csv(_histogram_rows(record))}
-    ),
+    "survey": _survey_tables,
 }
-
-
-def _example_rows(record: Record) -> list[Row]:
-    """One row an example, best first within a channel."""
-    names, rows = _names(record), []
-    for entry in record.entries.values():
-        if entry.profile is None or entry.profile.examples is None:
-            continue
-        for index in range(len(entry.profile.silent)):
-            for place, example in enumerate(_top(entry.profile.examples, index, names), 1):
-                y, x = example.pop("position")
-                rows.append({"layer": entry.key, "channel": index, "place": place, **example, "y": y, "x": x})
-    return rows
-
-
-def _histogram_rows(record: Record) -> list[Row]:
-    """One row a bin that holds something, in the order of the values."""
-    rows = []
-    for entry in record.entries.values():
-        if entry.profile is None or entry.profile.spread is None:
-            continue
-        counts = entry.profile.spread.counts
-        low, high = edges_of(entry.profile.spread.bins)
-        for index, at in zip(*np.nonzero(counts), strict=True):
-            head = {"layer": entry.key, "channel": int(index)}
-            rows.append(head | {"from": low[at], "to": high[at], "count": int(counts[index, at])})
-    return rows
 
 
 def _csv(rows: list[Row], leave: str = "", first: int = 7) -> str:

@@ -7,7 +7,7 @@ checked against what the record claims, for a record may come from anyone.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -275,16 +275,14 @@ def thumbnail(image: Shown) -> bytes:
 def block_of(record: Record, number: int, image: int) -> bytes:
     """The block of a layer by its number. Raises NoMatch where the record has no such layer or image."""
     entries = list(record.entries.values())
-    images = max([1, len(record.pictures), *(len(entry.maps) for entry in entries)])
-    if number >= len(entries) or image >= images:
-        raise NoMatch(f"no layer {number}, or no image {image}, in this record")
-    return block(entries[number], image)
+    entry = _at(entries, number, "layer")
+    _at(range(max([1, len(record.pictures), *(len(entry.maps) for entry in entries)])), image, "image")
+    return block(entry, image)
 
 
 def profile_of(record: Record, number: int) -> bytes:
     """What a survey knows of a layer by its number. Raises NoMatch where it knows nothing."""
-    profiles = [entry.profile for entry in record.entries.values()]
-    profile = profiles[number] if number < len(profiles) else None
+    profile = _at(list(record.entries.values()), number, "layer").profile
     if profile is None:
         raise NoMatch(f"nothing more is known of layer {number} in this record")
     return profile_block(profile)
@@ -292,10 +290,9 @@ def profile_of(record: Record, number: int) -> bytes:
 
 def picture_of(record: Record, number: int) -> bytes:
     """Input picture `number` as PNG. Raises NoMatch where there is none, RecordError where it is no picture."""
-    from layerscope.views.png import input_picture
+    from layerscope.views.png import input_picture  # Pillow: the server starts without it
 
-    if number >= len(record.pictures):
-        raise NoMatch(f"no picture {number} in this record")
+    _at(record.pictures, number, "picture")
     return input_picture(record, number)
 
 
@@ -305,3 +302,9 @@ def thumbnail_of(record: Record, number: int) -> bytes:
         if image.number == number and image.data.size:
             return thumbnail(image)
     raise NoMatch(f"no image {number} in this record")
+
+
+def _at(items: Sequence[Any], number: int, what: str) -> Any:
+    if number >= len(items):
+        raise NoMatch(f"no {what} {number} in this record")
+    return items[number]

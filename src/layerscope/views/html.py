@@ -18,19 +18,19 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from layerscope.errors import RecordError
 from layerscope.files import save
 from layerscope.profiles import wanted
 from layerscope.record import Record
-from layerscope.text import json_text
+from layerscope.text import json_text, some
 from layerscope.views import format as viewer
 from layerscope.views.bundle import inline, sources
 from layerscope.views.packing import AROUND_BYTES, Fit, base64_of, fitted, zipped
 from layerscope.views.summary import subjects
 
-__all__ = ["BUDGET_BYTES", "budget_note", "chosen", "document", "run_document", "write", "write_run"]
+__all__ = ["BUDGET_BYTES", "budget_note", "document", "evenly", "run_document", "write", "write_run"]
 
 #: what still goes by mail
 BUDGET_BYTES = 10_000_000
@@ -41,6 +41,7 @@ _FEW, _MOST = 12, 100
 _ANY = 1 << 40
 
 Texts = dict[str, str]
+Item = TypeVar("Item")
 
 
 def write(
@@ -147,14 +148,10 @@ def budget_note(fit: Fit, budget_bytes: int) -> str:
     within = f" to stay within {budget_bytes / 1e6:g} MB"
     notes = []
     if fit.left_out:
-        notes.append(f"maps are left out{within}: {_some(fit.left_out)}; their statistics are inside")
+        notes.append(f"maps are left out{within}: {some(fit.left_out)}; their statistics are inside")
     if fit.reduced:
-        notes.append(f"maps are reduced{'' if notes else within}: {_some(_factors(fit))}")
+        notes.append(f"maps are reduced{'' if notes else within}: {some(_factors(fit))}")
     return "; ".join([*notes, "give a larger budget or fewer layers"]) if notes else ""
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def write_run(
@@ -195,7 +192,7 @@ def run_document(
     whole = _Step(first, steps[-1], _ANY)
     page = _page(first.subject, {"layerscope-index": whole.index | {"pictures": []}, "layerscope-run": run}, {})
     room = budget_bytes - len(page) - sum(map(len, urls))
-    picked = chosen(steps, min(_MOST, max(_FEW, room // whole.size), max(2, room // (2 * whole.index_size))))
+    picked = evenly(steps, min(_MOST, max(_FEW, room // whole.size), max(2, room // (2 * whole.index_size))))
     made = _steps(picked, opened, room)
     smaller = any(step.fit.reduced or step.fit.left_out for step in made)
     if len(picked) < len(steps):
@@ -247,9 +244,9 @@ def _steps(picked: Sequence[int], opened: Callable[[int], Record | None], room: 
     return made
 
 
-def chosen(steps: Sequence[int], count: int) -> list[int]:
-    """`count` steps, evenly, the first and the last among them; all if there are no more."""
-    if len(steps) <= max(count, 2):
-        return list(steps)
-    last = len(steps) - 1
-    return [steps[round(at * last / (max(count, 2) - 1))] for at in range(max(count, 2))]
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of them, evenly chosen, the first and the last among them; all if there are no more."""
+    if len(items) <= max(count, 2):
+        return list(items)
+    last = len(items) - 1
+    return [items[round(at * last / (max(count, 2) - 1))] for at in range(max(count, 2))]

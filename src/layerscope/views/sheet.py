@@ -7,6 +7,7 @@ Colour pictures may be laid on it; then it is written in true colour.
 from __future__ import annotations
 
 import io
+from enum import IntEnum
 from functools import cache, lru_cache
 
 import numpy as np
@@ -16,31 +17,20 @@ from PIL import Image, ImageDraw, ImageFont
 from layerscope.maps import colormap
 from layerscope.text import printable
 
-__all__ = [
-    "ACCENT",
-    "BAR",
-    "FRAME",
-    "INK",
-    "LINE",
-    "MUTED",
-    "PAPER",
-    "RGB",
-    "STEPS",
-    "Sheet",
-    "colored",
-    "encode",
-    "fit",
-    "framed",
-    "measure",
-    "plane",
-]
+__all__ = ["RGB", "STEPS", "Ink", "Sheet", "colored", "encode", "fit", "framed", "measure", "plane"]
 
 RGB = NDArray[np.uint8]  # (h, w, 3)
 
-#: palette: 0..223 the colour map, then three inks of eight strengths (text is smoothed), then single colours
+#: palette indices of the colour map
 STEPS = 224
-INK, MUTED, ACCENT = 224, 232, 240
-PAPER, FRAME, LINE, BAR, HATCH_A, HATCH_B = 248, 249, 250, 251, 252, 253
+
+
+class Ink(IntEnum):
+    """Palette indices behind the colour map: three inks of eight strengths, since text is smoothed; single colours."""
+
+    TEXT, MUTED, ACCENT = 224, 232, 240
+    PAPER, FRAME, LINE, BAR, HATCH_A, HATCH_B = 248, 249, 250, 251, 252, 253
+
 
 _PAPER = (17, 19, 24)
 #: more fit on no line, and to measure a name of a million takes a minute
@@ -48,17 +38,17 @@ _MOST_LETTERS = 1000
 #: letters of a text that is drawn once and kept
 _LABEL = 6
 _COLORS = {
-    INK: (236, 239, 244),
-    MUTED: (150, 160, 175),
-    ACCENT: (255, 176, 59),  # orange: told apart from viridis and from gray with any colour vision
+    Ink.TEXT: (236, 239, 244),
+    Ink.MUTED: (150, 160, 175),
+    Ink.ACCENT: (255, 176, 59),  # orange: told apart from viridis and from gray with any colour vision
 }
 _SINGLE = {
-    PAPER: _PAPER,
-    FRAME: (38, 42, 51),
-    LINE: (72, 79, 92),
-    BAR: (94, 160, 214),
-    HATCH_A: (240, 240, 240),
-    HATCH_B: (90, 90, 90),
+    Ink.PAPER: _PAPER,
+    Ink.FRAME: (38, 42, 51),
+    Ink.LINE: (72, 79, 92),
+    Ink.BAR: (94, 160, 214),
+    Ink.HATCH_A: (240, 240, 240),
+    Ink.HATCH_B: (90, 90, 90),
 }
 
 
@@ -107,11 +97,11 @@ class Sheet:
     """A canvas of palette indices, uint8 (height, width), and the drawing on it."""
 
     def __init__(self, height: int, width: int, cmap: str = "gray") -> None:
-        self.pixels = np.full((height, width), PAPER, np.uint8)
+        self.pixels = np.full((height, width), Ink.PAPER, np.uint8)
         self.cmap = cmap
         self._pictures: list[tuple[int, int, RGB]] = []
 
-    def text(self, x: int, y: int, text: str, size: int, ink: int = INK, room: int | None = None) -> int:
+    def text(self, x: int, y: int, text: str, size: int, ink: int = Ink.TEXT, room: int | None = None) -> int:
         """Write at (x, y), the left end of the top line; cut to `room` pixels with an ellipsis. The width drawn."""
         text = printable(text[:_MOST_LETTERS])
         room = self.pixels.shape[1] - x if room is None else room
@@ -145,13 +135,13 @@ class Sheet:
         """The colour map from left to right."""
         self.paste(x, y, np.tile(np.linspace(0, STEPS - 1, width).round().astype(np.uint8), (height, 1)))
 
-    def centred(self, x: int, y: int, width: int, text: str, size: int, ink: int = INK) -> None:
+    def centred(self, x: int, y: int, width: int, text: str, size: int, ink: int = Ink.TEXT) -> None:
         """Write in the middle of `width` pixels."""
         self.text(x + max(0, (width - measure(text, size)) // 2), y, text, size, ink, room=width)
 
-    def share(self, x: int, y: int, width: int, height: int, share: float, index: int = BAR) -> None:
+    def share(self, x: int, y: int, width: int, height: int, share: float, index: int = Ink.BAR) -> None:
         """A bar that is filled to a share of its width; not at all for NaN."""
-        self.fill(x, y, width, height, FRAME)
+        self.fill(x, y, width, height, Ink.FRAME)
         self.fill(x, y, round(width * share) if share >= 0 else 0, height, index)
 
     def picture(self, x: int, y: int, pixels: RGB) -> None:
@@ -211,5 +201,5 @@ def framed(pixels: RGB, box: tuple[float, float, float, float], width: int = 2) 
     x1, y1 = (min(round(end), size - width) for end, size in zip(box[2:], image.size, strict=True))
     draw = ImageDraw.Draw(image)
     draw.rectangle((x0 - width - 1, y0 - width - 1, x1 + width, y1 + width), outline=_PAPER, width=width + 2)
-    draw.rectangle((x0 - width, y0 - width, x1 + width - 1, y1 + width - 1), outline=_COLORS[ACCENT], width=width)
+    draw.rectangle((x0 - width, y0 - width, x1 + width - 1, y1 + width - 1), outline=_COLORS[Ink.ACCENT], width=width)
     return np.asarray(image)

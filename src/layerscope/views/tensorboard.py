@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from layerscope.record import Entry, Pair, Record
+from layerscope.record import Entry, Record
 from layerscope.stats.table import shown
-from layerscope.text import number, printable, spaced
+from layerscope.text import printable
 from layerscope.views import eventfile
 from layerscope.views.eventfile import EventFile
 from layerscope.views.png import feature_mosaic, input_picture, kernel_mosaic
-from layerscope.views.summary import dead_share, entry_word, written
+from layerscope.views.summary import rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -83,34 +83,14 @@ def values(record: Record) -> Iterator[bytes]:
     """The values of `export`, one by one."""
     for image, name in enumerate(names_of(record)[: len(record.pictures)]):
         yield eventfile.image(f"images/{name}", input_picture(record, image))
-    if record.entries:
-        yield eventfile.text(f"statistics/{entry_word(record)}s", _markdown(_figures(record)))
-    if record.pairs:
-        yield eventfile.text("statistics/pairs", _markdown([_pair(pair) for pair in record.pairs]))
+    yield eventfile.text("statistics", _markdown(rows(record, shown())))
     yield from _PICTURES[record.kind](record)
 
 
-def _figures(record: Record) -> list[dict[str, str]]:
-    """A row a layer or tensor with every statistic."""
-    return [
-        {entry_word(record): entry.key, "type": entry.type, "shape": spaced(entry.shape)}
-        | {one.label: written(one, entry.total) for one in shown()}
-        | ({"dead": dead_share(entry)} if entry.columns is not None else {})
-        for entry in record.entries.values()
-    ]
-
-
-def _pair(pair: Pair) -> dict[str, str]:
-    figures = {"max |A-B|": pair.max_abs, "mean |A-B|": pair.mean_abs, "cosine": pair.cosine}
-    shapes = dict.fromkeys(spaced(sizes) for sizes in (pair.shape_a, pair.shape_b) if sizes is not None)
-    head = {"pair": pair.name, "status": pair.status, "shape": " / ".join(shapes)}
-    return head | {name: "" if value is None else number(value) for name, value in figures.items()}
-
-
-def _markdown(rows: list[dict[str, str]]) -> str:
+def _markdown(table: list[dict[str, str]]) -> str:
     """A table. Whatever could mean something in Markdown is written by its code point: names come from files."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    lines = [list(names), ["---"] * len(names), *([row.get(name, "") for name in names] for row in rows)]
+    names = dict.fromkeys(name for row in table for name in row)
+    lines = [list(names), ["---"] * len(names), *([row.get(name, "") for name in names] for row in table)]
     escaped = ([_MEANING.sub(lambda sign: f"&#{ord(sign[0])};", printable(cell)) for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 

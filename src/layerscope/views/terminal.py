@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from layerscope.files import save
-from layerscope.record import Entry, Finding, Histogram, Layer, Record, by_change
-from layerscope.stats.table import Statistic
-from layerscope.text import counted, number, printable, shape
-from layerscope.views.summary import channels_of, dead_share, entry_word, statistics_of, written
+from layerscope.record import Finding, Histogram, Layer, Record, by_change
+from layerscope.text import counted, number, printable, shape, some
+from layerscope.views.summary import channels_of, dead_share, entry_word, pair_row, rows, statistics_of
 
 __all__ = ["bar", "console", "show", "show_structure", "warn"]
 
@@ -112,39 +111,35 @@ def _table(*columns: str) -> Table:
     return grid
 
 
-def _statistics(out: Console, record: Record) -> list[Statistic]:
-    """The brief ones, and where there is room all that say something of this record."""
-    return statistics_of(record.entries.values(), brief=out.width < _WIDE)
+def _print_rows(out: Console, rows: Sequence[Mapping[str, str]], leave: Sequence[str] = ()) -> None:
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in leave]
+    grid = _table(*names)
+    for row in rows:
+        grid.add_row(*(_cell(name, row.get(name, "")) for name in names))
+    out.print(grid)
 
 
-def _dead(entry: Entry) -> Text:
-    return Text(dead_share(entry), style="yellow" if entry.dead else "")
+def _cell(column: str, text: str) -> Text:
+    return Text(printable(text), style="yellow" if column == "dead" and not text.startswith("0/") else "")
 
 
-def _layer(entry: Entry, statistics: list[Statistic]) -> list[str | Text]:
-    figures = [written(one, entry.total) for one in statistics]
-    return [_name(entry.key), _name(entry.type), shape(entry.shape[1:]), *figures, _dead(entry)]
+def _rows(out: Console, record: Record) -> list[dict[str, str]]:
+    """With the brief statistics, and where there is room with all that say something of this record."""
+    return rows(record, statistics_of(list(record.entries.values()), brief=out.width < _WIDE))
 
 
 def _weights(out: Console, record: Record) -> None:
-    wide, statistics = out.width >= _WIDE, _statistics(out, record)
-    labels = [one.label for one in statistics]
-    grid = _table("name", "shape", *(["dtype"] if wide else []), *labels, *(["distribution"] if wide else []))
-    unread: list[str] = []
-    for entry in record.entries.values():
-        cells = [written(one, entry.total) for one in statistics]
-        if entry.type == "counter":
-            cells[0] = _name(entry.note.partition(" ")[0])
-        if entry.total is None and entry.note.startswith("no statistics"):
-            unread.append(printable(f"{entry.key}: {entry.note}"))
-        head = [_name(entry.key), shape(entry.shape), *([_name(entry.dtype)] if wide else [])]
-        grid.add_row(*head, *cells, *([_spark(entry.histogram)] if wide else []))
-    out.print(grid)
-    elements = sum(int(np.prod(entry.shape)) for entry in record.entries.values() if entry.total)
+    entries = list(record.entries.values())
+    sparks = [{"distribution": _spark(entry.histogram)} for entry in entries]
+    table = [row | spark for row, spark in zip(_rows(out, record), sparks, strict=True)]
+    _print_rows(out, table, () if out.width >= _WIDE else ("dtype", "distribution"))
+    elements = sum(int(np.prod(entry.shape)) for entry in entries if entry.total)
     kept_as = _name(record.provenance.get("format") or "")
-    out.print(f"\n{counted(len(record.entries), 'tensor')}, {counted(elements, 'value')} ({kept_as})")
+    out.print(f"\n{counted(len(entries), 'tensor')}, {counted(elements, 'value')} ({kept_as})")
+    bare = [entry for entry in entries if entry.total is None and entry.note.startswith("no statistics")]
+    unread = [f"{entry.key}: {entry.note}" for entry in bare]
     for line in unread[:5] + ([f"and {len(unread) - 5} more"] if len(unread) > 5 else []):
-        out.print(Text(line, style="yellow"))
+        out.print(Text(printable(line), style="yellow"))
     if record.provenance.get("architecture"):
         out.print(f"looks like {_name(record.provenance['architecture'])}")
     if record.foreign:
@@ -157,15 +152,10 @@ def _findings(out: Console, kind: str, findings: list[Finding], most: int = 4) -
     """Findings of one kind; of an untrained network all batch norms would say the same."""
     shown = findings if len(findings) <= most + 1 else findings[:most]
     for one in shown:
-        channels = f" channels {_list(one.channels)}" if one.channels else ""
+        channels = f" channels {some(one.channels, 8)}" if one.channels else ""
         out.print(Text(printable(f"{kind}: {one.name}{channels}: {one.detail}"), style="yellow"))
     if len(shown) < len(findings):
         out.print(Text(f"{printable(kind)}: and {len(findings) - len(shown)} more; --json lists all", style="yellow"))
-
-
-def _list(channels: Sequence[object], most: int = 8) -> str:
-    shown = ", ".join(map(str, channels[:most]))
-    return shown + (f" and {len(channels) - most} more" if len(channels) > most else "")
 
 
 def _classes(out: Console, record: Record) -> None:
@@ -185,11 +175,7 @@ def _classes(out: Console, record: Record) -> None:
 
 def _features(out: Console, record: Record) -> None:
     _classes(out, record)
-    statistics = _statistics(out, record)
-    grid = _table("layer", "type", "shape", *(one.label for one in statistics), "dead")
-    for entry in record.entries.values():
-        grid.add_row(*_layer(entry, statistics))
-    out.print(grid)
+    _print_rows(out, _rows(out, record))
     out.print(f"\n{_outputs(record)}; dead: zero everywhere on these images")
     _never(out, record.never)
 
@@ -205,20 +191,8 @@ def _outputs(record: Record) -> str:
 
 
 def _survey(out: Console, record: Record) -> None:
-    """One row a layer; silent: channels that are zero everywhere on nine of ten images and more, the dead left out."""
+    _print_rows(out, _rows(out, record))
     images = int(record.provenance.get("images", 0))
-    statistics = _statistics(out, record)
-    grid = _table("layer", "type", "shape", *(one.label for one in statistics), "dead", "silent", "copies", "rank")
-    for entry in record.entries.values():
-        profile = entry.profile
-        silent = copied = rank = ""
-        if profile is not None:
-            silent = str(int(((profile.silent >= 0.9 * images) & (profile.silent < images)).sum()))
-        if profile is not None and profile.rank is not None:
-            copied = str(len({channel for pair in profile.copies for channel in pair[:2]}))
-            rank = f"{profile.rank:.1f}"
-        grid.add_row(*_layer(entry, statistics), silent, copied, rank)
-    out.print(grid)
     of = record.provenance.get("of", images)
     looked = counted(images, "image") if images == of else f"{images:,} of {of:,} images"
     out.print(f"\n{looked}, {_outputs(record)}; dead: zero everywhere on every image")
@@ -253,28 +227,22 @@ def _compare(out: Console, record: Record) -> None:
     if record.stages:
         grid = _table("A", "shape", "dead", "B", "shape", "dead")
         for stage in record.stages:
-            row: list[str | Text] = []
+            cells: list[Text] = []
             for side, key in zip("ab", stage, strict=True):
                 entry = record[f"{side}:{key}"]
-                row += [_name(key), shape(entry.shape[1:]), _dead(entry)]
-            grid.add_row(*row)
+                cells += [_cell("", key), _cell("", shape(entry.shape[1:])), _cell("dead", dead_share(entry))]
+            grid.add_row(*cells)
         out.print("[bold]the same stage of both[/bold]")
         out.print(grid)
         out.print()
-    grid = _table("name", "status", "shape", "max |A-B|", "mean |A-B|", "cosine")
-    shown = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
-    for pair in by_change(shown) + [pair for pair in shown if pair.mean_abs is None]:
-        sizes = shape(pair.shape_a or pair.shape_b or ())
-        if pair.status == "shape":
-            sizes = f"{shape(pair.shape_a or ())} / {shape(pair.shape_b or ())}"
-        figures = [pair.max_abs, pair.mean_abs, pair.cosine]
-        grid.add_row(_name(pair.name), _name(pair.status), sizes, *("" if f is None else number(f) for f in figures))
-    if shown:
-        out.print(grid)
+    both = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
+    if both:
+        changed = by_change(both) + [pair for pair in both if pair.mean_abs is None]
+        _print_rows(out, [pair_row(pair) for pair in changed])
     for status, side in (("only-a", "A"), ("only-b", "B")):
         names = [pair.name for pair in record.pairs if pair.status == status]
         if names:
-            out.print(f"only in {side}: {_name(_list(names, 6))}")
+            out.print(f"only in {side}: {_name(some(names, 6))}")
     counts = [(sum(pair.status == status for pair in record.pairs), status) for status in _STATUSES]
     out.print(f"\n{entry_word(record)}s: " + ", ".join(f"{count} {status}" for count, status in counts if count))
 
