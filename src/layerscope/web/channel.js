@@ -62,14 +62,13 @@ export class ChannelPane {
   /** A channel over a data set. @param {Scene} scene @param {number} channel @param {Profile} profile */
   surveyed(scene, channel, profile) {
     const { tiles } = scene.panes[0],
-      classes = this.state.index?.classes ?? [],
-      size = profile.images * profile.grid[0] * profile.grid[1];
+      classes = this.state.index?.classes ?? [];
     this.maps = [];
     fill(this.said);
     fill(this.pane,
       this.header(scene, channel),
       this.examples.element,
-      figures([...channelMeaning(profile, channel, classes), ...channelFigures(this.state, { ...tiles, strip: false }, channel, size),
+      figures([...channelMeaning(profile, channel, classes), ...channelFigures(this.state, { ...tiles, strip: false }, channel),
         ...channelQuantiles(profile, tiles.block, channel)]),
       profile.bins ? this.canvas : null);
     this.examples.show(tiles.layer, profile, channel);
@@ -212,8 +211,7 @@ export class ChannelPane {
   /** @param {Layer} layer @param {string} side */
   summaryOf(layer, side) {
     const { total } = layer;
-    const size = total ? (total.count ?? 0) + (total.nan ?? 0) + (total.inf ?? 0) : 0,
-      shown = total ? figures(statisticsOf(this.state, (name) => total[name], size)) : h("p.muted", "no distribution");
+    const shown = total ? figures(statisticsOf(this.state, (name) => total[name], valuesIn(total))) : h("p.muted", "no distribution");
     return h("section",
       side ? h("h3", { "data-side": side }, side.toUpperCase()) : "",
       h("p.layer-line", `${layer.type} `, quiet(`${dims(layer.shape, layer.layout)} · ${layer.dtype}`)),
@@ -226,14 +224,14 @@ export class ChannelPane {
 /**
  * Every statistic with its label. @param {State} state @param {(name: string) => number|null} valueOf
  * @param {number} size how many values there are
- * @returns {[string, string][]}
+ * @returns {Figure[]}
  */
 function statisticsOf({ index }, valueOf, size) {
   return (index?.statistics ?? []).map(({ name, label, type }) => {
     const value = valueOf(name),
-      share = value && value <= size ? percent(value / size) : "";
+      share = value ? percent(value / size) : "";
     if (type === "float" || value == null) return [label, num(value)];
-    return [label, share && value >= 1e5 ? share : count(value) + (share && ` · ${share}`)];
+    return [label, share && value >= 1000 ? share : count(value) + (share && ` · ${share}`), `${count(value)} of ${count(size)}`];
   });
 }
 
@@ -253,12 +251,18 @@ function pairFigures(pair) {
     figures([["status", pair.status], ["greatest |A − B|", num(pair.max_abs)], ["mean |A − B|", num(pair.mean_abs)], ["cosine", num(pair.cosine, 6)]], "one"));
 }
 
-/** @param {State} state @param {Tiles} tiles @param {number} channel @param {number} [whole] values @returns {[string, string][]} */
-function channelFigures(state, tiles, channel, whole = 0) {
-  const { block } = tiles,
-    planes = planesOf(tiles, channel); // of a kernel in colour they have the same statistics, those of the kernel
+/** @param {State} state @param {Tiles} tiles @param {number} channel @returns {Figure[]} */
+function channelFigures(state, tiles, channel) {
+  const { block, layer } = tiles;
   if (tiles.strip) return [["value", num(block.hi[channel], 6)], ["rank", `${count(rankOf(block.hi, channel))} of ${count(tiles.count)}`]];
-  return statisticsOf(state, (name) => block.stats[name][planes[0]], whole || planes.length * block.h * block.w);
+  // Of all images, and of a whole kernel: its slices, and its colours, have the same statistics.
+  const size = layer.total ? valuesIn(layer.total) / (tiles.what === "matrix" ? 1 : layer.channels) : block.h * block.w;
+  return statisticsOf(state, (name) => block.stats[name][planesOf(tiles, channel)[0]], size);
+}
+
+/** How many values there are. @param {Record<string, number|null>} total */
+function valuesIn({ count, nan, inf }) {
+  return (count ?? 0) + (nan ?? 0) + (inf ?? 0);
 }
 
 /** @param {Numbers} values @param {number} at */

@@ -145,7 +145,7 @@ function bothParts(source, row, image, query) {
 
 /** A layer as if these were its maps. @param {Layer} layer @param {Block} block @returns {Layer} */
 function partOf(layer, { C, h, w }) {
-  return { ...layer, dead: [], maps: layer.maps.map(() => ({ c: C, h, w, reduced: 1 })) };
+  return { ...layer, dead: [], total: null, maps: layer.maps.map(() => ({ c: C, h, w, reduced: 1 })) };
 }
 
 /** @param {Store} store @param {Source} source @param {Loader} loader */

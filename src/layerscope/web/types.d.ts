@@ -300,5 +300,7 @@ interface SheetHooks {
 }
 interface Bins { low: number; high: number; series: { counts: ArrayLike<number>; colour: string }[] }
 interface Box { x: number; y: number; width: number; height: number }
+/** a label, what stands behind it, and its title where that is another */
+type Figure = [string, string, string?];
 interface Large { element: HTMLElement; draw(at: Place | null): void }
 interface Contribution { name: string; patch: number[][]; kernel: number[][]; product: number[][]; total: number }
