@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "layerscope"
 
 #: a file imports only from lower levels, and from its own package
 LEVELS = {
-    "_version": 0, "errors": 0, "claims": 0, "files": 1, "dtypes": 0, "text": 0, "progress": 0,
+    "_version": 0, "errors": 0, "claims": 0, "kinds": 0, "files": 1, "dtypes": 0, "text": 0, "progress": 0,
     "sites": 1, "maps": 1, "stats": 1, "arrays": 1, "profiles": 1,
     "record": 2, "recordfile": 3, "images": 2, "looks": 3, "layouts": 2, "device": 2, "attention": 2,
     "modules": 2, "planes": 2,
@@ -34,7 +34,7 @@ LEVELS = {
 #: never import torch, not even indirectly
 WITHOUT_TORCH = ["errors", "dtypes", "text", "sites", "maps", "stats", "record", "recordfile", "images", "tensors",
                  "checkpoints", "inspection", "comparison", "views.png", "views.figure", "views.terminal",
-                 "views.documents", "views.unit", "views.wire", "views.html", "views.notebook", "looks",
+                 "views.documents", "views.unit", "views.format", "views.html", "views.notebook", "looks",
                  "watching", "watching.run",
                  "networks.identify", "networks.feeding", "server", "cli", "commands.demo"]  # fmt: skip
 

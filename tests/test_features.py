@@ -199,7 +199,7 @@ def test_json_has_the_fixed_fields(run, code, photo):
     layer = document["layers"][0]
     assert (layer["path"], layer["call"], layer["type"]) == ("stem", 0, "Conv2d")
     assert (layer["shape"], layer["layout"]) == ([1, 6, 16, 16], "NCHW")
-    assert set(layer["channels"][0]) == {"index", "mean", "std", "min", "max", "zeros"}
+    assert set(layer["channels"][0]) == {"index", "mean", "std", "min", "max", "zeros", "nan", "inf"}
     assert document["never"] == ["spare"]
     assert sum(one["probability"] for one in document["predictions"][0]) == pytest.approx(1)
 

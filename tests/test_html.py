@@ -21,20 +21,20 @@ from layerscope.errors import LayerscopeError, OutputError
 from layerscope.maps import Maps, shrunk
 from layerscope.record import Entry, Finding, Picture, Prediction, Record
 from layerscope.sites import Site
-from layerscope.views import bundle, html, notebook, wire
+from layerscope.views import bundle, html, notebook
+from layerscope.views import format as viewer_format
 from layerscope.views.packing import fitted
 from tests.test_wire import read
 from tests.web.making import entry_of
 
 WEB = {
-    "index.html": b'<!doctype html><html><head><meta charset="utf-8"><title>x</title>'
-    b'<link rel="icon" href="web/icon.svg"><link rel="stylesheet" href="/web/style.css">'
-    b'<script type="module" src="/web/main.js"></script></head><body><main></main></body></html>',
-    "style.css": b"body { color: red }",
-    "main.js": b'import { a } from "./part/a.js";\nimport {\n  b,\n} from "./b.js";\nconsole.log(a, b, "</script>");\n',
-    "part/a.js": b'import { b } from "../b.js";\nexport const a = b + 1;\n',
-    "b.js": b"export function one() { return 1; }\nexport async function two() {}\nconst b = 1;\nexport { b };\n",
-    "icon.svg": b"<svg/>",
+    "index.html": '<!doctype html><html><head><meta charset="utf-8"><title>layerscope</title>'
+    '<link rel="stylesheet" href="/web/style.css">'
+    '<script type="module" src="/web/main.js"></script></head><body><main></main></body></html>',
+    "style.css": "body { color: red }",
+    "main.js": 'import { a } from "./a.js";\nimport {\n  b,\n} from "./b.js";\nconsole.log(a, b, "</script>");\n',
+    "a.js": 'import { b } from "./b.js";\nexport const a = b + 1;\n',
+    "b.js": "export function one() { return 1; }\nexport async function two() {}\nexport const b = 1;\n",
 }
 
 
@@ -84,9 +84,9 @@ def modules(**texts: str) -> dict[str, str]:
 
 
 def test_modules_are_laid_end_to_end_imports_first():
-    code = {name: text.decode() for name, text in WEB.items() if name.endswith(".js")}
+    code = {name: text for name, text in WEB.items() if name.endswith(".js")}
     text = bundle.bundle(code, "main.js")
-    assert [line for line in text.splitlines() if line.endswith(".js")] == ["// b.js", "// part/a.js", "// main.js"]
+    assert [line for line in text.splitlines() if line.endswith(".js")] == ["// b.js", "// a.js", "// main.js"]
     assert not re.search(r"^\s*(import|export)\b", text, re.M)
     assert "function one() { return 1; }" in text
     assert "async function two() {}" in text
@@ -105,6 +105,7 @@ BROKEN = {
     "not there": modules(m='import { x } from "./gone.js";'),
     "relative": modules(m='import { x } from "https://cdn.example/x.js";'),
     "cannot be laid": modules(m="export default 3;"),
+    "'export { x };' cannot": modules(m="const x = 1;\nexport { x };"),
     "'import.meta' cannot": modules(m="const here = import.meta.url;"),
 }
 
@@ -116,18 +117,21 @@ def test_what_cannot_be_bundled_is_said(said):
 
 
 def test_the_page_of_this_package_can_be_bundled():
-    files = bundle.sources()
     page, _ = html.document(Record("features", "net"))
     found = Seen(page)
     asked = [attrs.get("src") or attrs.get("href") for tag, attrs in found.tags if tag in ("script", "link", "img")]
     assert not [address for address in asked if address and not address.startswith("data:")]
-    if b"<script" in files["index.html"]:
-        assert any(attrs.get("type") == "module" for attrs, _ in found.scripts)
+    assert any(attrs.get("type") == "module" for attrs, _ in found.scripts)
+
+
+def test_a_page_without_the_place_for_its_code_is_said():
+    with pytest.raises(LayerscopeError, match=r"web/index.html: has no <script.*main.js"):
+        bundle.inline(WEB | {"index.html": WEB["index.html"].replace("main.js", "other.js")}, "", "")
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node to read the code")
 def test_the_bundle_of_the_page_is_one_module(tmp_path):
-    modules = {name: data.decode() for name, data in bundle.sources().items() if name.endswith(".js")}
+    modules = {name: text for name, text in bundle.sources().items() if name.endswith(".js")}
     path = tmp_path / "page.mjs"
     path.write_text(bundle.bundle(modules, "main.js"))
     done = subprocess.run(["node", "--check", str(path)], capture_output=True, text=True)
@@ -144,9 +148,9 @@ def test_the_file_holds_index_blocks_and_pictures(web, record, tmp_path):
         text = found.by_id(f"block-{number}-0")
         block = gzip.decompress(base64.b64decode(text))
         assert np.array_equal(read(block)["codes"], entry.maps[0].codes)
-        assert block in (wire.block(entry, 0), wire.predicted(wire.block(entry, 0)))
+        assert block in (viewer_format.block(entry, 0), viewer_format.predicted(viewer_format.block(entry, 0)))
     picture = index["pictures"][0]["src"]
-    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == wire.png(record, 0)
+    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == viewer_format.picture_of(record, 0)
 
 
 def test_nothing_is_asked_for_and_the_policy_allows_only_what_is_inside(web, record):
@@ -222,7 +226,7 @@ def shown(page: str) -> tuple[dict, dict[str, dict]]:
 def test_neighbours_make_smooth_maps_a_good_deal_smaller(web):
     record = pyramid()
     size = sum(len(text) for text in fitted(record, 10**9).texts.values())
-    plain = sum(len(base64.b64encode(gzip.compress(wire.block(entry, 0)))) for entry in record)
+    plain = sum(len(base64.b64encode(gzip.compress(viewer_format.block(entry, 0)))) for entry in record)
     assert size < 0.9 * plain
     assert {block["flags"] for block in shown(html.document(record)[0])[1].values()} == {0, 1}
 

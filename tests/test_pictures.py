@@ -16,7 +16,7 @@ from layerscope.sites import Site
 from layerscope.stats import Columns
 from layerscope.tensors import kernel_maps
 from layerscope.views import png
-from layerscope.views.sheet import HATCH_A, HATCH_B, STEPS, Sheet
+from layerscope.views.sheet import STEPS, Ink, Sheet
 
 
 def columns(count: int, zeros: list[int] | None = None) -> Columns:
@@ -75,7 +75,7 @@ def test_what_is_not_finite_is_hatched_never_a_colour():
     made = record(codes, [float("nan")], [float("nan")])
     image = Image.open(io.BytesIO(png.feature_mosaic(made, made["conv"])))
     indices = np.asarray(image)
-    assert (indices == HATCH_A).sum() > 1000 and (indices == HATCH_B).sum() > 1000
+    assert (indices == Ink.HATCH_A).sum() > 1000 and (indices == Ink.HATCH_B).sum() > 1000
 
 
 def test_dead_channels_are_framed():

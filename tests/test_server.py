@@ -21,7 +21,8 @@ from layerscope.record import Record
 from layerscope.server import Viewer, is_record
 from layerscope.server import app as application
 from layerscope.server.run import Patience
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer_format
 from tests.browsing import Tab, closed, raw, served, small_record
 
 
@@ -45,12 +46,12 @@ def test_a_record_is_given_as_it_is(tab, record):
     assert tab.until("ready")["version"] == 1
     index = tab.json("/api/index")
     assert index.pop("version") == 1
-    assert index == json.loads(wire.dumps(wire.index(record)))
+    assert index == json.loads(json_text(viewer_format.index(record)))
     assert index["live"] is None
     block = tab.get("/api/block/0/0")
     assert block.headers["content-type"] == "application/octet-stream"
-    assert block.body == wire.block(record["layer"], 0)
-    assert tab.get("/api/picture/0.png").body == wire.png(record, 0)
+    assert block.body == viewer_format.block(record["layer"], 0)
+    assert tab.get("/api/picture/0.png").body == viewer_format.picture_of(record, 0)
 
 
 @pytest.mark.parametrize("path", ["/api/block/1/0", "/api/block/0/1", "/api/block/x/0", "/api/block/-1/0",
@@ -75,7 +76,7 @@ def test_the_page_and_its_files(tab, monkeypatch):
     for name in application.web_files():
         file = tab.get(f"/web/{name}")
         assert file.status == 200
-        assert file.body == application.web_files()[name]
+        assert file.body.decode() == application.web_files()[name]
 
 
 @pytest.mark.parametrize("path", ["/web/../record.py", "/web/%2e%2e/record.py", "/web/..%2frecord.py", "/../record.py",
@@ -283,7 +284,7 @@ def test_who_sends_or_says_nothing_is_cut_off(shown, monkeypatch):
 
 def test_who_reads_nothing_is_cut_off(record, monkeypatch):
     monkeypatch.setattr(Patience, "stall_s", 0.3)
-    monkeypatch.setattr(wire, "block", lambda entry, image: bytes(30_000_000))
+    monkeypatch.setattr(viewer_format, "block_of", lambda record, number, image: bytes(30_000_000))
     with served(record) as viewer:
         tab = Tab(viewer)
         with socket.create_connection(("127.0.0.1", viewer.port), timeout=5) as line:

@@ -22,7 +22,8 @@ from layerscope import server
 from layerscope.server import app as application
 from layerscope.server.live import safe_name
 from layerscope.server.worker import Busy, Worker
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer_format
 from tests.browsing import Tab, served, small_record
 from tests.conftest import picture
 
@@ -56,7 +57,7 @@ def test_a_live_network_is_run_and_tells_how_it_goes(code, photo, monkeypatch):
         assert index["live"] == {"image": True, "units": True}
         assert index["pictures"][0]["name"] == "photo.png"
         want = layerscope.features(f"{code}:small", photo)
-        assert tab.get("/api/block/0/0").body == wire.block(want["stem"], 0)
+        assert tab.get("/api/block/0/0").body == viewer_format.block(want["stem"], 0)
 
 
 def test_it_starts_without_anyone_looking(code, monkeypatch):
@@ -151,7 +152,7 @@ def test_a_unit_is_its_arithmetic(live, code, photo):
     from layerscope import units
 
     found = live.json("/api/unit/stem/2/0?y=3&x=4")
-    assert found == json.loads(wire.dumps(units.unit(f"{code}:small", photo, "stem", 2, (3, 4)).to_json()))
+    assert found == json.loads(json_text(units.unit(f"{code}:small", photo, "stem", 2, (3, 4)).to_json()))
     assert abs(found["arithmetic"]["sum"] - found["value"]) < 1e-4
     assert found["receptive_field"]["box"] == [[5, 8], [7, 10]]
     assert live.json("/api/unit/block.relu%3A1/0/0?y=1&x=1")["layer"] == "block.relu:1"

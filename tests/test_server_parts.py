@@ -17,7 +17,8 @@ from layerscope.networks.feeding import batch_of
 from layerscope.networks.open import Network, network_of
 from layerscope.server import Viewer
 from layerscope.server.parts import Kept, State, kernels_of
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer_format
 from tests.browsing import Tab, served, small_record
 from tests.conftest import picture
 
@@ -52,10 +53,10 @@ def test_the_kernels_of_every_layer_are_what_weights_finds_in_its_checkpoint(liv
     want = layerscope.weights(tmp_path / "small.pth")
     kernels = live.json("/api/kernels")
     assert kernels["kind"] == "weights"
-    assert kernels["layers"] == json.loads(wire.dumps(wire.index(want)))["layers"]
-    assert kernels["findings"] == json.loads(wire.dumps(wire.index(want)))["findings"] != []
+    assert kernels["layers"] == json.loads(json_text(viewer_format.index(want)))["layers"]
+    assert kernels["findings"] == json.loads(json_text(viewer_format.index(want)))["findings"] != []
     for layer in kernels["layers"]:
-        assert live.get(f"/api/block/kernels/{layer['id']}/0").body == wire.block(want[layer["key"]], 0)
+        assert live.get(f"/api/block/kernels/{layer['id']}/0").body == viewer_format.block(want[layer["key"]], 0)
     assert live.get("/api/block/kernels/999/0").status == 404
     assert live.get("/api/block/kernels/0/1").status == 404
 

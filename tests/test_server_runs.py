@@ -20,7 +20,9 @@ from layerscope.recordfile import load
 from layerscope.server import Viewer, runs
 from layerscope.sites import Site
 from layerscope.stats import distribution
-from layerscope.views import run_html, wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer_format
+from layerscope.views import html
 from layerscope.watching.run import open_run
 from layerscope.watching.store import Store, name_of
 from tests.browsing import Tab, served
@@ -101,8 +103,8 @@ def test_a_run_is_described_and_its_steps_are_given(trainer, tmp_path):
         assert (run["live"], run["notes"]) == (True, [])
         newest, first = tab.json("/api/index"), tab.json("/api/index?step=1")
         assert (newest["step"], first["step"]) == (20, 1)
-        assert first["layers"] == json.loads(wire.dumps(wire.index(record_of(1))))["layers"]
-        assert tab.get("/api/block/10/0/1").body == wire.block(record_of(10)["conv"], 1)
+        assert first["layers"] == json.loads(json_text(viewer_format.index(record_of(1))))["layers"]
+        assert tab.get("/api/block/10/0/1").body == viewer_format.block(record_of(10)["conv"], 1)
         assert tab.get("/api/picture/1.png").body[:4] == b"\x89PNG"
         for path in ("/api/index?step=5", "/api/block/5/0/0", "/api/block/10/9/0", "/api/block/10/0/9"):
             assert tab.get(path).status == 404, path
@@ -216,7 +218,7 @@ def test_another_run_in_the_same_folder_takes_its_place(trainer, tmp_path, fast)
         again.store.save(10, record_of(11))
         again.store.line({"step": 10, "time": 5.0})
         soon(lambda: tab.json("/api/run")["started"] != before and tab.json("/api/run")["steps"] == [10])
-        assert tab.get("/api/block/10/0/0").body == wire.block(record_of(11)["conv"], 0) != old
+        assert tab.get("/api/block/10/0/0").body == viewer_format.block(record_of(11)["conv"], 0) != old
 
 
 def test_few_records_are_kept_in_memory(tmp_path):
@@ -258,7 +260,7 @@ def test_what_is_told_of_a_run_is_bounded(tmp_path):
     assert len(told["scalars"]["loss"]) == 400
     assert told["scalars"]["loss"][0] == (1, 1.0)
     assert told["scalars"]["loss"][-1][0] == 1500
-    assert json.loads(wire.dumps(told))["scalars"]["loss"][-1] == [1500, None]
+    assert json.loads(json_text(told))["scalars"]["loss"][-1] == [1500, None]
     assert [told["events"][0]["step"], told["events"][-1]["step"], len(told["events"])] == [1, 1499, 500]
 
 
@@ -310,11 +312,11 @@ def test_a_run_as_one_file_holds_every_step(trainer, tmp_path, run):
     for step in (1, 10):
         index = json.loads(unpacked(found[f"index-{step}"]))
         assert index["step"] == step
-        layers = json.loads(wire.dumps(wire.index(record_of(step))))["layers"]
+        layers = json.loads(json_text(viewer_format.index(record_of(step))))["layers"]
         assert index["layers"] == [layer | {"id": f"{step}/{layer['id']}"} for layer in layers]
         block = unpacked(found[f"block-{step}/0-1"])
-        want = wire.block(record_of(step)["conv"], 1)
-        assert block in (want, wire.predicted(want))
+        want = viewer_format.block(record_of(step)["conv"], 1)
+        assert block in (want, viewer_format.predicted(want))
     assert not [key for key in found if re.match(r"block-\d+/[12]-", key)], "no block where there are no maps"
 
 
@@ -336,10 +338,10 @@ def test_steps_and_maps_that_do_not_fit_are_said(tmp_path):
 
 
 def test_steps_are_chosen_evenly_with_both_ends():
-    assert run_html.chosen(range(10), 20) == list(range(10))
-    assert run_html.chosen(range(101), 5) == [0, 25, 50, 75, 100]
-    assert run_html.chosen([3, 4, 9], 1) == [3, 9]
-    assert run_html.chosen([3], 1) == [3]
+    assert html.evenly(range(10), 20) == list(range(10))
+    assert html.evenly(range(101), 5) == [0, 25, 50, 75, 100]
+    assert html.evenly([3, 4, 9], 1) == [3, 9]
+    assert html.evenly([3], 1) == [3]
 
 
 def test_a_damaged_step_is_left_out_of_the_file(trainer, tmp_path):

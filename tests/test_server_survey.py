@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from layerscope.server import Viewer
-from layerscope.views.profile_block import profile_block
+from layerscope.views.format import profile_block
 from tests.browsing import Tab, served, small_record
 from tests.survey import making
 

@@ -22,20 +22,24 @@ from layerscope.maps import Maps
 from layerscope.record import Entry, Histogram, Picture, Record
 from layerscope.sites import Site
 from layerscope.stats import Columns
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer_format
 
-FLOATS = ("lo", "hi", "mean", "std", "min", "max")
-COUNTS = ("zeros", "nan", "inf")
+#: the layout of 0.1.0: a reader that knows it by heart goes on as long as no statistic is added
+LAYOUT = {
+    "header_bytes": 16,
+    "arrays": [[name, "f4"] for name in ("lo", "hi", "mean", "std", "min", "max")]
+    + [[name, "u4"] for name in ("zeros", "nan", "inf")],
+}
 
 
-def read(data: bytes) -> dict:
-    """A block taken apart by its description in docs/viewer.md, and by nothing else."""
+def read(data: bytes, layout: dict = LAYOUT) -> dict:
+    """A block read by its description in docs/viewer.md and the layout of an index, and by nothing else."""
     channels, height, width, flags = struct.unpack_from("<4I", data)
-    at, found = 16, {"shape": (channels, height, width), "flags": flags}
-    for names, kind in ((FLOATS, "<f4"), (COUNTS, "<u4")):
-        for name in names:
-            found[name] = np.frombuffer(data, kind, channels, at)
-            at += 4 * channels
+    at, found = layout["header_bytes"], {"shape": (channels, height, width), "flags": flags}
+    for name, kind in layout["arrays"]:
+        found[name] = np.frombuffer(data, f"<{kind}", channels, at)
+        at += 4 * channels
     found["codes"] = np.frombuffer(data, np.uint8, channels * height * width, at).reshape(channels, height, width)
     assert len(data) == at + channels * height * width
     if flags & 1:
@@ -72,8 +76,10 @@ def entry(channels: int = 2, **fields) -> Entry:
 
 
 def test_the_index_says_what_the_record_holds(record):
-    index = json.loads(wire.dumps(wire.index(record, {"image": True, "units": True})))
+    index = json.loads(json_text(viewer_format.index(record, {"image": True, "units": True})))
     assert index["schema"] == 1
+    assert index["block"] == LAYOUT
+    assert [(one["name"], one["brief"]) for one in index["statistics"]][3:5] == [("max", True), ("zeros", False)]
     assert [layer["key"] for layer in index["layers"]] == list(record.entries)
     assert [layer["id"] for layer in index["layers"]] == list(range(len(record)))
     stem = index["layers"][0]
@@ -92,7 +98,7 @@ def test_what_is_no_number_is_null(tmp_path):
     nothing = Columns(*(np.array([value]) for value in (0, 0.0, 0.0, np.nan, np.inf, 0, 3, 0)))
     record = Record("features", "net", provenance={"x": [float("nan"), {"y": -float("inf")}]})
     record.add(entry(whole=nothing))
-    index = json.loads(wire.dumps(wire.index(record)))
+    index = json.loads(json_text(viewer_format.index(record)))
     assert index["layers"][0]["total"]["min"] is None
     assert index["layers"][0]["total"]["max"] is None
     assert index["provenance"] == {"x": [None, {"y": None}]}
@@ -100,7 +106,7 @@ def test_what_is_no_number_is_null(tmp_path):
 
 def test_a_block_is_the_maps_and_the_statistics(record):
     for image in (0, 1):
-        one, found = record["block.conv"], read(wire.block(record["block.conv"], image))
+        one, found = record["block.conv"], read(viewer_format.block(record["block.conv"], image))
         maps = one.maps[image]
         assert found["shape"] == maps.shape
         assert found["flags"] == 0
@@ -117,21 +123,22 @@ def test_a_block_is_the_maps_and_the_statistics(record):
 def test_predicted_codes_come_back(codes):
     channels = len(codes)
     maps = Maps(np.zeros(channels, np.float32), np.ones(channels, np.float32), codes.shape, codes)
-    plain = wire.block(entry(channels, maps=[maps]), 0)
-    packed = wire.predicted(plain)
+    plain = viewer_format.block(entry(channels, maps=[maps]), 0)
+    packed = viewer_format.predicted(plain)
     assert len(packed) == len(plain)
     found = read(packed)
-    assert found["flags"] == wire.PREDICTED == 1
+    assert found["flags"] == viewer_format.PREDICTED == 1
     assert np.array_equal(found["codes"], codes)
     assert packed[16 : 16 + 36 * channels] == plain[16 : 16 + 36 * channels]
 
 
 PAGE = """
 import { readFileSync } from "node:fs";
-const { parseBlock } = await import(process.argv[1]);
+const [, file, layout] = process.argv,
+  { parseBlock } = await import(file);
 for (const line of readFileSync(0, "utf8").trim().split("\\n")) {
-  const block = parseBlock(Uint8Array.from(Buffer.from(line, "base64")).buffer);
-  console.log(JSON.stringify([block.C, block.h, block.w, [...block.codes], [...block.lo], [...block.inf]]));
+  const block = parseBlock(Uint8Array.from(Buffer.from(line, "base64")).buffer, JSON.parse(layout));
+  console.log(JSON.stringify([block.C, block.h, block.w, [...block.codes], [...block.lo], [...block.stats.inf]]));
 }"""
 
 
@@ -143,12 +150,13 @@ def test_the_page_reads_what_python_packs():
     for channels, height, width in shapes:
         codes = random.choice([0, 1, 127, 254, 255], (channels, height, width)).astype(np.uint8)
         low = random.normal(size=channels).astype(np.float32)
-        blocks.append(wire.block(entry(channels, maps=[Maps(low, low + 1, codes.shape, codes)]), 0))
-    lines = [base64.b64encode(one).decode() for block in blocks for one in (block, wire.predicted(block))]
+        blocks.append(viewer_format.block(entry(channels, maps=[Maps(low, low + 1, codes.shape, codes)]), 0))
+    lines = [base64.b64encode(one).decode() for block in blocks for one in (block, viewer_format.predicted(block))]
     code = (files("layerscope") / "web" / "block.js").as_uri()
     done = subprocess.run(
-        ["node", "--input-type=module", "-e", PAGE, code], input="\n".join(lines), capture_output=True, text=True
-    )
+        ["node", "--input-type=module", "-e", PAGE, code, json.dumps(viewer_format.layout())],
+        input="\n".join(lines), capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines()]
     for at, block in enumerate(blocks):
@@ -161,49 +169,49 @@ def test_the_page_reads_what_python_packs():
 
 
 def test_a_block_without_maps_has_nothing_to_predict():
-    plain = wire.block(entry(3), 0, maps=False)
-    assert wire.predicted(plain)[16:] == plain[16:]
+    plain = viewer_format.block(entry(3), 0, maps=False)
+    assert viewer_format.predicted(plain)[16:] == plain[16:]
 
 
 def test_every_entry_of_every_kind_of_record_can_be_read(record, checkpoint, small, photo):
     both = layerscope.compare(small, small, photo)
     for one in (record, both, layerscope.weights(checkpoint)):
-        index = wire.index(one)
+        index = viewer_format.index(one)
         for row, found in zip(index["layers"], one, strict=True):
-            block = read(wire.block(found, 0))
+            block = read(viewer_format.block(found, 0))
             maps = row["maps"][0] if row["maps"] else {"c": row["channels"], "h": 0, "w": 0}
             assert block["shape"] == (maps["c"], maps["h"], maps["w"])
 
 
 def test_slices_of_a_kernel_have_the_statistics_of_their_kernel(checkpoint):
     kernels = layerscope.weights(checkpoint)["0.weight"]
-    found = read(wire.block(kernels, 0))
+    found = read(viewer_format.block(kernels, 0))
     assert found["shape"] == (24, 5, 5)
     assert np.array_equal(found["mean"].reshape(8, 3), kernels.columns.mean.astype(np.float32)[:, None].repeat(3, 1))
 
 
 def test_a_matrix_has_the_statistics_of_the_whole(checkpoint):
     matrix = layerscope.weights(checkpoint)["4.weight"]
-    found = read(wire.block(matrix, 0))
+    found = read(viewer_format.block(matrix, 0))
     assert found["shape"] == (1, 5, 144)
     assert found["mean"][0] == np.float32(matrix.total.mean)
 
 
 def test_statistics_alone_where_there_are_no_maps():
-    found = read(wire.block(entry(3), 5))
+    found = read(viewer_format.block(entry(3), 5))
     assert found["shape"] == (3, 0, 0)
     assert found["zeros"].tolist() == [0, 1, 2]
-    assert read(wire.block(entry(3), 0, maps=False))["shape"] == (3, 0, 0)
-    assert read(wire.block(entry(columns=None, maps=[]), 0))["shape"] == (0, 0, 0)
+    assert read(viewer_format.block(entry(3), 0, maps=False))["shape"] == (3, 0, 0)
+    assert read(viewer_format.block(entry(columns=None, maps=[]), 0))["shape"] == (0, 0, 0)
 
 
 def test_counts_beyond_32_bits_stop_at_the_greatest():
     many = columns(2)._replace(zeros=np.array([1 << 40, 7]))
-    assert read(wire.block(entry(columns=many), 0))["zeros"].tolist() == [0xFFFFFFFF, 7]
+    assert read(viewer_format.block(entry(columns=many), 0))["zeros"].tolist() == [0xFFFFFFFF, 7]
 
 
 def test_pictures_are_png_of_the_same_pixels(record):
-    image = Image.open(io.BytesIO(wire.png(record, 1)))
+    image = Image.open(io.BytesIO(viewer_format.picture_of(record, 1)))
     assert image.format == "PNG"
     assert np.array_equal(np.asarray(image), record.pictures[1].pixels)
 
@@ -222,7 +230,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 def test_a_block_that_lies_is_refused(lie):
     with pytest.raises(RecordError, match="layer: the record contradicts itself"):
-        wire.block(LIES[lie], 0)
+        viewer_format.block(LIES[lie], 0)
 
 
 INDEX_LIES = {
@@ -239,10 +247,10 @@ def test_an_index_that_lies_is_refused(lie):
     record = Record("features", "net")
     record.add(INDEX_LIES[lie])
     with pytest.raises(RecordError, match="net: the record contradicts itself"):
-        wire.index(record)
+        viewer_format.index(record)
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
 def test_a_picture_that_lies_is_refused(pixels):
     with pytest.raises(RecordError, match="not 8-bit RGB"):
-        wire.png(Record("features", "net", pictures=[Picture("x", pixels)]), 0)
+        viewer_format.picture_of(Record("features", "net", pictures=[Picture("x", pixels)]), 0)

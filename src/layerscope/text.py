@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["counted", "finite", "nearest", "number", "printable", "shape", "spaced"]
+__all__ = ["counted", "encodable", "finite", "json_text", "nearest", "number", "printable", "shape", "some", "spaced"]
 
 #: of a name that is compared and told
 _MOST_LETTERS = 200
@@ -43,6 +44,11 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else plural}"
 
 
+def some(names: Sequence[object], most: int = 3) -> str:
+    """a, b, c and 4 more"""
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def shape(sizes: Sequence[int]) -> str:
     """48x55x55; `scalar` for no axis."""
     return "x".join(map(str, sizes)) or "scalar"
@@ -62,3 +68,18 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(one) for one in value]
     return value
+
+
+def json_text(document: Any, indent: int | None = None) -> str:
+    """Plain data as JSON, without a blank too many where there is no `indent`; NaN and infinities become null.
+
+    What is no character, such as half of a file's name that is no UTF-8, becomes a question mark.
+    """
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=indent, separators=separators)
+    return encodable(text)
+
+
+def encodable(text: str) -> str:
+    """The text with a question mark for what cannot be written as UTF-8."""
+    return text.encode("utf-8", "replace").decode()

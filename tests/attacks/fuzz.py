@@ -40,7 +40,7 @@ def records() -> Callable[[bytes], None]:
         import layerscope.claims
         import layerscope.profiles
         import layerscope.record  # noqa: F401
-        from layerscope.views import documents, examples, figure, html, png, wire  # noqa: F401
+        from layerscope.views import documents, examples, figure, format, html, png  # noqa: F401
     from tests.attacks import crafting, looking
 
     light = looking.light_page()
@@ -90,7 +90,7 @@ def routes() -> Callable[[bytes], None]:
     """A script of requests, on a record and on a live network."""
     import atheris
 
-    with atheris.instrument_imports(include=["layerscope.server", "layerscope.views.wire", "starlette"]):
+    with atheris.instrument_imports(include=["layerscope.server", "layerscope.views.format", "starlette"]):
         import layerscope.server
         import layerscope.server.app  # noqa: F401
     from tests.attacks import asking

@@ -13,8 +13,10 @@ import numpy as np
 from layerscope.errors import LayerscopeError
 from layerscope.record import Record
 from layerscope.recordfile import load
-from layerscope.views import documents, html, notebook, pictures, tensorboard, terminal, wire
-from layerscope.views.profile_block import profile_block
+from layerscope.text import json_text
+from layerscope.views import documents, html, notebook, pictures, tensorboard, terminal
+from layerscope.views import format as viewer_format
+from layerscope.views.format import profile_block
 
 __all__ = ["light_page", "look", "views"]
 
@@ -25,13 +27,13 @@ def _terminal(record: Record) -> None:
     assert "\x1b" not in out.getvalue()
 
 
-def _wire(record: Record) -> None:
-    wire.dumps(wire.index(record))
+def _viewer(record: Record) -> None:
+    json_text(viewer_format.index(record))
     for entry in record:
-        for image in range(min(wire.images_of(record), 4)):
-            wire.block(entry, image)
-            wire.predicted(wire.block(entry, image))
-        wire.block(entry, 0, maps=False)
+        for image in range(max(1, min(len(entry.maps), 4))):
+            viewer_format.block(entry, image)
+            viewer_format.predicted(viewer_format.block(entry, image))
+        viewer_format.block(entry, 0, maps=False)
 
 
 def _asked(record: Record) -> None:
@@ -44,31 +46,25 @@ def _asked(record: Record) -> None:
 
 def _pictures(record: Record) -> None:
     for channels in (12, None):
-        for _name, draw in pictures._pictures(record, channels, "viridis", "network", True):
+        for draw in pictures.drawings(record, channels, "viridis", "network", True).values():
             draw()
-
-
-def _tensorboard(record: Record) -> None:
-    tensorboard._histograms(record)
-    if record.kind != "weights":
-        tensorboard.maps(record)
-    for number in range(len(record.pictures)):
-        wire.png(record, number)
 
 
 def views(folder: Path) -> dict[str, Callable[[Record], Any]]:
     """Every view by its name."""
     return {
         "asked": _asked,
-        "wire": _wire,
-        "pictures of the input": lambda record: [wire.png(record, at) for at in range(len(record.pictures))],
-        "pictures of the data": lambda record: [wire.webp(one) for one in record.shown],
+        "viewer": _viewer,
+        "pictures of the input": lambda record: [
+            viewer_format.picture_of(record, at) for at in range(len(record.pictures))
+        ],
+        "pictures of the data": lambda record: [viewer_format.thumbnail(one) for one in record.shown],
         "profile": lambda record: [profile_block(one.profile) for one in record if one.profile],
         "json": lambda record: documents.dumps(documents.document(record)).encode(),
         "csv": lambda record: [text.encode() for text in documents.tables(record).values()],
         "terminal": _terminal,
         "pictures": _pictures,
-        "tensorboard": _tensorboard,
+        "tensorboard": lambda record: list(tensorboard.values(record)),
         "html": html.document,
         "small html": lambda record: html.document(record, 2000),
         "notebook": notebook.frame,

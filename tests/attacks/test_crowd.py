@@ -17,7 +17,7 @@ import pytest
 
 from layerscope.record import Record
 from layerscope.recordfile import load
-from layerscope.views import wire
+from layerscope.views import format as viewer_format
 from tests.web.making import entry_of
 
 #: events that everyone hears of
@@ -54,7 +54,7 @@ class Crowd:
         assert found
         self.port, self.token = int(found[1]), found[2]
         self.refused: Counter[str] = Counter()
-        self.blocks = [wire.block(entry, 0) for entry in load(path)]
+        self.blocks = [viewer_format.block(entry, 0) for entry in load(path)]
 
     def say(self, order: str) -> None:
         self.orders.write(f"{order}\n")

@@ -13,7 +13,11 @@ from PIL import Image
 
 from layerscope.record import Record
 from layerscope.recordfile import load
-from layerscope.views import documents, eventfile, html, notebook, pictures, tensorboard, terminal, wire
+from layerscope.stats.table import shown
+from layerscope.text import json_text
+from layerscope.views import documents, eventfile, html, notebook, pictures, tensorboard, terminal
+from layerscope.views import format as viewer_format
+from layerscope.views.summary import rows
 from tests.attacks import hostile
 from tests.attacks.crafting import _compare, _features, _weights
 from tests.browsing import served
@@ -111,7 +115,7 @@ def test_figures_stay_figures_in_a_table():
 def test_json_gives_every_name_back(records, kind):
     data = json.loads(documents.dumps(documents.document(records[kind])))
     assert data[{"weights": "checkpoint", "compare": "a"}.get(kind, "network")] == records[kind].subject
-    assert json.loads(wire.dumps(wire.index(records[kind])))["subject"] == records[kind].subject
+    assert json.loads(json_text(viewer_format.index(records[kind])))["subject"] == records[kind].subject
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,6 +152,17 @@ def test_tags_of_tensorboard_are_text(records, tmp_path):
             at += 16 + size
         assert at == len(data)
     assert eventfile.scalar("x\ud800", 1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_of_tensorboard_is_a_table_whatever_the_names_are(records, kind):
+    """TensorBoard shows Markdown with links and pictures of the web in it: a name must become neither."""
+    markdown = pytest.importorskip("markdown").markdown
+    page = Markup(markdown(tensorboard._markdown(rows(records[kind], shown())), extensions=["tables", "fenced_code"]))
+    assert {element for element, _ in page.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
+    true = rows(BENIGN[kind](), shown())
+    assert sum(element == "tr" for element, _ in page.elements) == 1 + len(true)
+    assert sum(element == "td" for element, _ in page.elements) == len(true) * len(true[0])
 
 
 #: clicks everything that can be clicked and opens everything that can be opened, except what leaves the page

@@ -14,7 +14,8 @@ from layerscope.maps import Maps
 from layerscope.record import Entry, Picture, Record
 from layerscope.recordfile import load
 from layerscope.sites import Site
-from layerscope.views import documents, examples, html, png, tensorboard, wire
+from layerscope.views import documents, examples, html, png, tensorboard
+from layerscope.views import format as viewer_format
 from tests.attacks import crafting, looking
 from tests.attacks.measuring import peak
 
@@ -215,7 +216,7 @@ def test_a_file_that_is_written_over_is_not_read_any_further(tmp_path, how):
         path.write_bytes(b"\0" * path.stat().st_size)
     os.utime(path, (1, 1))
     with pytest.raises(RecordError, match="has been written over since it was opened; open it again"):
-        wire.block(record["conv"], 0)
+        viewer_format.block(record["conv"], 0)
 
 
 def test_a_file_that_another_takes_the_place_of_is_read_to_its_end(tmp_path):

@@ -16,8 +16,8 @@ import layerscope
 from layerscope.errors import RecordError
 from layerscope.profiles import Line, edges_of
 from layerscope.views import documents, terminal
-from layerscope.views.profile_block import profile_block
-from layerscope.views.survey import quantiles_of
+from layerscope.views.documents import quantiles_of
+from layerscope.views.format import profile_block
 from tests.survey import making
 from tests.test_record import plain
 

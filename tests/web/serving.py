@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from layerscope.record import Record
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer_format
 from layerscope.views.bundle import INDEX, TYPES, web_files
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
@@ -29,18 +30,20 @@ class Handler(BaseHTTPRequestHandler):
         self.log.append(path)
         parts = path.strip("/").split("/")
         if path == "/":
-            return self.give(web_files()[INDEX], "text/html; charset=utf-8")
+            return self.give(web_files()[INDEX].encode(), "text/html; charset=utf-8")
         if parts[0] == "web":
             name = "/".join(parts[1:])
             kind = TYPES.get("." + name.rpartition(".")[2], "text/plain")
-            files = web_files()
-            return self.give(files[name], kind) if name in files else self.give(b"", "text/plain", 404)
+            text = web_files().get(name)
+            return self.give((text or "").encode(), f"{kind}; charset=utf-8", 404 if text is None else 200)
         if parts[:2] == ["api", "index"]:
-            return self.give(wire.dumps(wire.index(self.record, self.live) | {"version": 0}), "application/json")
+            index = viewer_format.index(self.record, self.live) | {"version": 0}
+            return self.give(json_text(index).encode(), "application/json")
         if parts[:2] == ["api", "block"]:
-            return self.give(wire.block(list(self.record)[int(parts[2])], int(parts[3])), "application/octet-stream")
+            block = viewer_format.block_of(self.record, int(parts[2]), int(parts[3]))
+            return self.give(block, "application/octet-stream")
         if parts[:2] == ["api", "picture"]:
-            return self.give(wire.png(self.record, int(parts[2].partition(".")[0])), "image/png")
+            return self.give(viewer_format.picture_of(self.record, int(parts[2].partition(".")[0])), "image/png")
         if parts[:2] == ["api", "events"]:
             return self.give(b'retry: 60000\ndata: {"state":"ready","version":0}\n\n', "text/event-stream")
         return self.give(b"", "text/plain", 404)

@@ -18,7 +18,11 @@ from safetensors.numpy import save_file
 import layerscope
 from layerscope.maps import colormap
 from layerscope.record import Pair
-from layerscope.views import bundle, wire
+from layerscope.stats import table
+from layerscope.text import json_text
+from layerscope.views import bundle
+from layerscope.views import format as viewer_format
+from tests.test_views import RMS, rms_of
 from tests.web.accessible import MODULES, needs_axe, violations
 from tests.web.serving import Handler, serving
 
@@ -105,7 +109,7 @@ def test_values_and_colours_under_the_pointer_are_those_of_the_array(open_page, 
 
 
 def wire_span(record: layerscope.Record) -> tuple[float, float]:
-    totals = [one["total"] for one in wire.index(record)["layers"]]
+    totals = [one["total"] for one in viewer_format.index(record)["layers"]]
     return min(one["min"] for one in totals), max(one["max"] for one in totals)
 
 
@@ -121,7 +125,8 @@ def test_a_link_to_a_place_beyond_the_map_leads_to_its_edge(open_page, served, f
 def test_what_is_not_finite_is_striped_and_said(open_page, served):
     page = open_page(f"{served}#layer=stem.conv&channel=2&y=3&x=4&map=gray")
     expect(page.locator(".readouts")).to_contain_text("not finite")
-    assert page.locator(".figures").inner_text().split()[-1] == "2"
+    for label in ("NaN", "inf"):
+        expect(figure(page, label)).to_have_text("1 · 0.2%")  # of 512 values of two images
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     # In gray every colour has equal parts; the stripes lean to blue.
@@ -378,7 +383,7 @@ def test_the_arithmetic_of_a_unit(open_page, features):
                 return super().do_GET()
             y, x = (int(one) for one in re.findall(r"[yx]=(\d+)", self.path))
             look = units.unit(model, image, parts[2], int(parts[3]), (y, x))
-            return self.give(wire.dumps(look.to_json()), "application/json")
+            return self.give(json_text(look.to_json()).encode(), "application/json")
 
     with serving(record, {"image": True, "units": True}, Live) as (url, _):
         page = open_page(f"{url}#layer=0&channel=2&y=4&x=5")
@@ -477,8 +482,38 @@ def test_the_page_is_small_and_asks_only_its_own_server(open_page, features):
         requests = page.evaluate("() => performance.getEntriesByType('resource').map((one) => one.name)")
         assert all(one.startswith((url, "data:")) for one in requests)
         assert "/web/main.js" in log
-    code = "".join(text.decode() for text in bundle.web_files().values())
+    code = "".join(bundle.web_files().values())
     assert len(re.sub(r"^ */\*\*.*?\*/ *\n", "", code, flags=re.S | re.M)) < 150_000, "bytes without JSDoc"
+
+
+def figure(page: Any, label: str) -> Any:
+    """The value beside this label on the right side."""
+    name = page.locator("dt", has_text=re.compile(f"^{label}$"))
+    return page.locator("#channel-pane .figures div", has=name).locator("dd")
+
+
+def test_a_planted_statistic_is_shown_and_sorted_by(open_page, served, features, monkeypatch):
+    monkeypatch.setattr(table, "STATISTICS", [*table.STATISTICS, RMS])
+    page, entry = open_page(f"{served}#layer=layer1.0.conv1"), features.record["layer1.0.conv1"]
+    assert [one.inner_text() for one in page.locator("#choose-sort button").all()] == [
+        "index", "mean", "std", "min", "max", "RMS", "dead",
+    ]  # fmt: skip
+    assert parsed(figure(page, "RMS").inner_text()) == pytest.approx(float(rms_of(entry.total)[0]), rel=1e-3)
+    page.locator("#choose-sort [data-value=quadratic_mean]").click()
+    page.keyboard.press("Enter")
+    first = int(np.argmax(rms_of(entry.columns)))
+    titled(page, f"channel {first}")
+    assert parsed(figure(page, "RMS").inner_text()) == pytest.approx(float(rms_of(entry.columns)[first]), rel=1e-3)
+    page.wait_for_function("location.hash.includes('sort=quadratic_mean')")
+    page.reload()  # the link is read before the index says that there is such a statistic
+    titled(page, f"channel {first}")
+    expect(page.locator("#choose-sort [aria-pressed=true]")).to_have_text("RMS")
+
+
+def test_a_link_to_an_order_that_is_not_there_means_the_first_one(open_page, served):
+    page = open_page(f"{served}#layer=layer1.0.conv1&sort=quadratic_mean")
+    expect(page.locator("#choose-sort [aria-pressed=true]")).to_have_text("index")
+    page.wait_for_function("!location.hash.includes('sort')")
 
 
 def test_the_chosen_layer_is_seen_in_the_list(open_page, served):

@@ -22,6 +22,9 @@ const { fitGrid, hitGrid, orderOf, placeOf, tilesOf } = await load("tiles.js");
 const { paintTiles } = await load("paint.js");
 const { contributions } = await load("unit.js");
 
+const LAYOUT = { header_bytes: 16, arrays: [..."lo hi mean std min max".split(" ").map((name) => [name, "f4"]), ..."zeros nan inf".split(" ").map((name) => [name, "u4"])] };
+const parsed = (buffer) => parseBlock(buffer, LAYOUT);
+
 /** A block as the server writes it. Ranges per channel, codes (C, h, w). */
 function packed(C, h, w, ranges, codes) {
   const buffer = new ArrayBuffer(16 + 36 * C + C * h * w);
@@ -37,7 +40,7 @@ const layer = (over = {}) => ({
   id: 0, key: "a.conv", path: "a.conv", call: 0, side: "", type: "Conv2d", shape: [1, 2, 2, 2], layout: "NCHW", dtype: "float32", note: "",
   dead: [], channels: 2, maps: [{ c: 2, h: 2, w: 2, reduced: 1 }], total: { min: -3, max: 5 }, histogram: null, ...over,
 });
-const TWO = () => parseBlock(packed(2, 2, 2, [[0, 254], [-1, 1]], [0, 10, 254, 255, 127, 0, 254, 127]));
+const TWO = () => parsed(packed(2, 2, 2, [[0, 254], [-1, 1]], [0, 10, 254, 255, 127, 0, 254, 127]));
 
 test("a block gives back its values, and NaN for what was not finite", () => {
   const block = TWO();
@@ -50,15 +53,15 @@ test("a block gives back its values, and NaN for what was not finite", () => {
 
 test("a block that is cut off, or lies about its size, is refused", () => {
   const whole = packed(2, 2, 2, [[0, 1], [0, 1]], [0, 1, 2, 3, 4, 5, 6, 7]);
-  assert.throws(() => parseBlock(whole.slice(0, whole.byteLength - 1)), /cut off/);
-  assert.throws(() => parseBlock(new ArrayBuffer(8)), /cut off/);
+  assert.throws(() => parsed(whole.slice(0, whole.byteLength - 1)), /cut off/);
+  assert.throws(() => parsed(new ArrayBuffer(8)), /cut off/);
   const liar = whole.slice(0);
   new Uint32Array(liar, 0, 1)[0] = 0xffffffff;
-  assert.throws(() => parseBlock(liar), /cut off/);
+  assert.throws(() => parsed(liar), /cut off/);
   for (const [field, value] of [[0, 1], [1, 1], [2, 0]]) {
     const smaller = whole.slice(0);
     new Uint32Array(smaller, 0, 4)[field] = value;
-    assert.throws(() => parseBlock(smaller), /damaged/);
+    assert.throws(() => parsed(smaller), /damaged/);
   }
 });
 
@@ -77,26 +80,27 @@ test("codes that were packed as differences come back, once", () => {
     const codes = [plane(3), plane(7)];
     const buffer = packed(2, h, w, [[0, 1], [-1, 1]], codes.flatMap((one) => differences(h, w, one)));
     new Uint32Array(buffer, 12, 1)[0] = 1;
-    for (const again of [false, true]) assert.deepEqual([...parseBlock(buffer).codes], codes.flat(), String(again));
+    for (const again of [false, true]) assert.deepEqual([...parsed(buffer).codes], codes.flat(), String(again));
   }
 });
 
 test("a block that a newer layerscope packed says so", () => {
   const buffer = packed(1, 1, 1, [[0, 1]], [7]);
   new Uint32Array(buffer, 12, 1)[0] = 2;
-  assert.throws(() => parseBlock(buffer), /newer layerscope/);
+  assert.throws(() => parsed(buffer), /newer layerscope/);
 });
 
 test("A minus B is the difference of the values, to the steps of the three codes", () => {
   const a = TWO();
-  const b = parseBlock(packed(2, 2, 2, [[0, 127], [-2, 2]], [0, 20, 254, 3, 127, 127, 127, 127]));
+  const b = parsed(packed(2, 2, 2, [[0, 127], [-2, 2]], [0, 20, 254, 3, 127, 127, 127, 127]));
   const gap = difference(a, b);
   for (const [c, y, x] of [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 1], [1, 1, 0]]) {
     const step = (gap.hi[c] - gap.lo[c]) / 254;
     assert.ok(Math.abs(valueAt(gap, c, y, x) - (valueAt(a, c, y, x) - valueAt(b, c, y, x))) <= step / 2 + 1e-6);
   }
   assert.ok(Number.isNaN(valueAt(gap, 0, 1, 1)));
-  assert.equal(gap.nan[0], 1);
+  assert.equal(gap.stats.nan[0], 1);
+  assert.ok(Number.isNaN(gap.stats.zeros[0]), "what does not follow from the codes");
 });
 
 test("histograms count every finite value once", () => {
@@ -144,7 +148,7 @@ test("ranges of channel, layer and network", () => {
 test("halving keeps means, and any value that is not finite", () => {
   assert.deepEqual([...halve(Uint8Array.of(0, 4, 8, 12), 1, 2, 2).codes], [6]);
   assert.deepEqual([...halve(Uint8Array.of(0, 4, 255), 1, 1, 3).codes], [2, 255]);
-  const { codes, h, w } = mipOf(parseBlock(packed(1, 5, 3, [[0, 1]], new Array(15).fill(7))), 2);
+  const { codes, h, w } = mipOf(parsed(packed(1, 5, 3, [[0, 1]], new Array(15).fill(7))), 2);
   assert.deepEqual([h, w, codes.length, codes[0]], [2, 1, 2, 7]);
 });
 
@@ -189,12 +193,12 @@ test("tiles fit into the window, and the pointer finds them where they are", () 
 });
 
 test("tiles are sorted by deviation, maximum, death and change", () => {
-  const block = parseBlock(packed(3, 1, 2, [[0, 1], [0, 9], [-5, 4]], [0, 254, 0, 254, 0, 254]));
+  const block = parsed(packed(3, 1, 2, [[0, 1], [0, 9], [-5, 4]], [0, 254, 0, 254, 0, 254]));
   const tiles = tilesOf(block, layer({ dead: [1] }));
   assert.deepEqual([...orderOf(tiles, "index", null)], [0, 1, 2]);
   assert.deepEqual([...orderOf(tiles, "max", null)], [1, 2, 0]);
   assert.deepEqual([...orderOf(tiles, "dead", null)], [1, 0, 2]);
-  assert.deepEqual([...orderOf(tiles, "change", { ...block, mean: Float32Array.of(1, NaN, 3) })], [2, 0, 1]);
+  assert.deepEqual([...orderOf(tiles, "change", { ...block, stats: { mean: Float32Array.of(1, NaN, 3) } })], [2, 0, 1]);
   assert.deepEqual([...orderOf(tiles, "std", null)], [1, 2, 0]);
 });
 
@@ -209,7 +213,7 @@ test("deep links survive, and what makes no sense is left out", () => {
   const link = { ...HOME, layer: "layer1.0.relu:1", channel: 37, y: 12, x: 9, range: "network", map: "gray", sort: "change", mode: "diff", image: 2 };
   assert.deepEqual(parseHash(formatHash(link)), link);
   assert.equal(formatHash(HOME), "");
-  assert.deepEqual(parseHash("#channel=-4&y=1e9&range=%3Cscript%3E&sort=up&image=x"), HOME);
+  assert.deepEqual(parseHash("#channel=-4&y=1e9&range=%3Cscript%3E&sort=%3C&image=x"), HOME);
   assert.deepEqual(linkOf({ ...link, index: null, rows: [] }), link);
 });
 
@@ -224,7 +228,7 @@ test("the store tells those who listen to what changed, once", () => {
   assert.deepEqual(heard, [[3, 4]]);
 });
 
-const compared = (layers, more = {}) => ({ kind: "compare", layers, pairs: [], stages: [], ...more });
+const compared = (layers, more = {}) => ({ compares: true, entry: "layer", layers, pairs: [], stages: [], ...more });
 const sided = (side, path, shape, type = "Conv2d") => layer({ key: `${side}:${path}`, path, side, shape, type, maps: [{ c: shape[1], h: shape[2], w: shape[3], reduced: 1 }] });
 
 test("layers of two networks are matched by name, then by shape; the rest is alone", () => {
@@ -246,7 +250,7 @@ test("rows have keys that no other row has", () => {
 });
 
 test("the filter takes words, globs and dead", () => {
-  const rows = rowsOf({ kind: "features", layers: [layer(), layer({ key: "b.relu:1", path: "b.relu", call: 1, type: "ReLU", dead: [3] })] });
+  const rows = rowsOf({ layers: [layer(), layer({ key: "b.relu:1", path: "b.relu", call: 1, type: "ReLU", dead: [3] })] });
   const found = (text) => matching(rows, text).map((row) => row.key);
   assert.deepEqual(found("conv"), ["a.conv"]);
   assert.deepEqual(found("RELU b"), ["b.relu:1"]);
@@ -257,7 +261,7 @@ test("the filter takes words, globs and dead", () => {
 
 test("the tree joins what holds one thing alone, and hides what is closed", () => {
   const paths = ["stem.conv", "body.0.conv", "body.0.relu", "body.1.conv"];
-  const rows = rowsOf({ kind: "features", layers: paths.map((path, id) => layer({ id, key: path, path })) });
+  const rows = rowsOf({ layers: paths.map((path, id) => layer({ id, key: path, path })) });
   const lines = (closed) => treeOf(rows, new Set(closed)).map((item) => `${" ".repeat(item.depth)}${item.label}${item.row ? "" : "/"}`);
   assert.deepEqual(lines([]), ["stem.conv", "body/", " 0/", "  conv", "  relu", " 1.conv"]);
   assert.deepEqual(lines(["body"]), ["stem.conv", "body/"]);
@@ -283,7 +287,7 @@ test("contributions of inputs, the largest first, add up to the sum without the 
 test("blocks are fetched once, kept within the budget, and asked for again after a failure", async () => {
   let asked = 0;
   let broken = true;
-  const source = { block: async () => (asked++, broken ? Promise.reject(new Error("gone")) : packed(2, 2, 2, [[0, 1], [0, 1]], new Array(8).fill(0))) };
+  const source = { layout: LAYOUT, block: async () => (asked++, broken ? Promise.reject(new Error("gone")) : packed(2, 2, 2, [[0, 1], [0, 1]], new Array(8).fill(0))) };
   const loader = new Loader(source, 100);
   await assert.rejects(loader.get(layer(), 0), /gone/);
   broken = false;
@@ -297,7 +301,7 @@ test("blocks are fetched once, kept within the budget, and asked for again after
 
 test("a block that stands for several layers is fetched and kept once", async () => {
   const asked = [];
-  const source = { block: async ({ id }, image) => (asked.push([id, image]), packed(2, 2, 2, [[0, 1], [0, 1]], new Array(8).fill(id))) };
+  const source = { layout: LAYOUT, block: async ({ id }, image) => (asked.push([id, image]), packed(2, 2, 2, [[0, 1], [0, 1]], new Array(8).fill(id))) };
   const loader = new Loader(source, 1000);
   const map = { c: 2, h: 2, w: 2, reduced: 1 };
   const twin = layer({ id: 5, maps: [map, { ...map, at: [3, 1] }] });
@@ -314,7 +318,7 @@ test("what is wrong with a block is said in words, and it is asked for again", a
     [() => Promise.reject(new Error("the server does not answer")), /the server does not answer/],
     [() => packed(2, 4, 1, [[0, 1], [0, 1]], new Array(8).fill(0)), /a\.conv does not have the size that was announced/],
   ];
-  const loader = new Loader({ block: async () => answers[0][0]() });
+  const loader = new Loader({ layout: LAYOUT, block: async () => answers[0][0]() });
   for (; answers.length; answers.shift()) await assert.rejects(loader.get(layer(), 0), answers[0][1]);
 });
 
@@ -336,11 +340,11 @@ test("a counter does not stretch the range of A - B", () => {
   const side = (name) => ({ id: 0, key: "a", path: "a", call: 0, side: name, type: "kernel", shape: [2, 1, 2, 2], layout: "OIHW",
     dtype: "float32", note: "", dead: [], channels: 2, maps: [{ c: 2, h: 2, w: 2, reduced: 1 }], total: { min: -3, max: 5 }, histogram: null });
   const pair = (name, shape, gap) => ({ name, shape_a: shape, shape_b: shape, status: "changed", max_abs: gap, mean_abs: gap, cosine: 1 });
-  const block = (codes) => parseBlock(packed(2, 2, 2, [[0, 1], [-1, 1]], codes));
+  const block = (codes) => parsed(packed(2, 2, 2, [[0, 1], [-1, 1]], codes));
   const kernel = pair("a", [2, 1, 2, 2], 0.3),
     row = { key: "a", path: "a", a: side("a"), b: side("b"), pair: kernel, how: "name" },
     shown = { id: "x", row, image: 0, a: block([0, 10, 254, 254, 127, 0, 254, 127]), b: block([5, 10, 200, 254, 127, 0, 254, 100]) };
-  const index = { kind: "compare", pairs: [kernel, pair("counter", [], 1000)], layers: [row.a, row.b], pictures: [], stages: [], findings: [], notes: [], live: null };
+  const index = { compares: true, pairs: [kernel, pair("counter", [], 1000)], layers: [row.a, row.b], pictures: [], stages: [], findings: [], notes: [], live: null };
   const state = { index, rows: [row], tensors: [], layer: "a", shown, range: "network", map: "", sort: "index", mode: "diff", brush: null,
     profile: null, image: 0, channel: -1, query: "" };
   assert.deepEqual(sceneOf(state).panes[0].colours.bounds(0), [-0.3, 0.3]);

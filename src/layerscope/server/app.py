@@ -21,12 +21,11 @@ from layerscope.errors import LayerscopeError, NoMatch, RecordError, UsageError
 from layerscope.server.live import reason
 from layerscope.server.session import Session
 from layerscope.server.worker import Busy, Worker
-from layerscope.views import wire
+from layerscope.text import json_text
+from layerscope.views import format as viewer
 from layerscope.views.bundle import INDEX, TYPES, web_files
-from layerscope.views.profile_block import profile_block
 
 if TYPE_CHECKING:
-    from layerscope.record import Record
     from layerscope.server.live import Live
     from layerscope.server.runs import Following
 
@@ -41,6 +40,10 @@ LINGER_S = 2.0
 GONE_S = 0.25
 #: a tab whose stream ended comes back after this
 RETRY_MS = 3000
+
+_BINARY, _JSON = "application/octet-stream", "application/json"
+#: the first kind that fits; whatever else went wrong is a 500
+_STATUS = ((Busy, 503), (NoMatch, 404), (UsageError, 400), (RecordError, 422))
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -66,97 +69,74 @@ def application(
     """Everything but the doors, which are the guard's."""
     routes = [*_page(), *(_run(session, following) if following else []), *_record(session, live)]
     routes += _network(session, worker, live) if live else []
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http, Exception: _failed})
+    handlers: dict[Any, Any] = {HTTPException: _http, LayerscopeError: _failed, Exception: _failed}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 
 
-def _error(status: int, line: str) -> Response:
-    return Response(wire.dumps({"error": line}), status, media_type="application/json")
-
-
-async def _http(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    answer = _error(error.status_code, error.detail)
+async def _http(_request: Request, error: HTTPException) -> Response:
+    answer = _json({"error": error.detail}, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    return _error(500, reason(error))
+    """What went wrong as a status and one line."""
+    return _json({"error": reason(error)}, next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(json_text(data), status, media_type=_JSON)
+
+
+def _made(make: Callable[..., bytes | str], kind: str) -> Endpoint:
+    """What `make` returns for the numbers in the address; it works beside the event loop."""
+
+    async def answer(request: Request) -> Response:
+        return Response(await asyncio.to_thread(make, *request.path_params.values()), media_type=kind)
+
+    return answer
 
 
 def _page() -> list[Route]:
     """The page's files, from a table that is read once: no address is ever joined to a path."""
     table = web_files()
 
-    def give(name: str) -> Response:
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", INDEX)
+        if name not in table:
+            raise HTTPException(404, "no such file")
         return Response(table[name], media_type=TYPES[posixpath.splitext(name)[1]])
 
-    async def start(_request: Request) -> Response:
-        return give(INDEX)
-
-    async def file(request: Request) -> Response:
-        name = request.path_params["name"]
-        return give(name) if name in table else _error(404, "no such file")
-
-    return [Route("/", start), Route("/web/{name:path}", file)]
+    return [Route("/", file), Route("/web/{name:path}", file)]
 
 
 def _record(session: Session, live: Live | None) -> list[Route]:
-    def current() -> Record:
-        if session.record is None:
-            raise HTTPException(503, "not ready yet; the events say when")
-        return session.record
-
     async def index(_request: Request) -> Response:
         record, version = session.record, session.version
         if record is None:
-            return Response(wire.dumps(session.event), 202, media_type="application/json")
+            return _json(session.event, 202)
         more = {"version": version} | ({"kernels": live.kernel_names} if live else {})
-        return Response(
-            await asyncio.to_thread(lambda: wire.dumps(wire.index(record, live.can if live else None) | more)),
-            media_type="application/json",
-        )
+        return _json(await asyncio.to_thread(viewer.index, record, live.can if live else None) | more)
 
-    async def block(request: Request) -> Response:
-        record = current()
-        number, image = request.path_params["id"], request.path_params["image"]
-        if number >= len(record) or image >= wire.images_of(record):
-            raise HTTPException(404, f"no layer {number}, or no image {image}, in this record")
-        entry = list(record)[number]
-        data = await asyncio.to_thread(wire.block, entry, image)
-        return Response(data, media_type="application/octet-stream")
+    def part(make: Callable[..., bytes], kind: str = _BINARY) -> Endpoint:
+        def of_record(*numbers: int) -> bytes:
+            if session.record is None:
+                raise HTTPException(503, "not ready yet; the events say when")
+            return make(session.record, *numbers)
 
-    async def profile(request: Request) -> Response:
-        record, number = current(), request.path_params["id"]
-        known = list(record)[number].profile if number < len(record) else None
-        if known is None:
-            raise HTTPException(404, f"nothing more is known of layer {number} in this record")
-        return Response(await asyncio.to_thread(profile_block, known), media_type="application/octet-stream")
-
-    async def shown(request: Request) -> Response:
-        record, number = current(), request.path_params["number"]
-        found = next((one for one in record.shown if one.number == number and one.data.size), None)
-        if found is None:
-            raise HTTPException(404, f"no image {number} in this record")
-        return Response(wire.webp(found), media_type="image/webp")
-
-    async def picture(request: Request) -> Response:
-        record, number = current(), request.path_params["number"]
-        if number >= len(record.pictures):
-            raise HTTPException(404, f"no picture {number} in this record")
-        return Response(await asyncio.to_thread(wire.png, record, number), media_type="image/png")
+        return _made(of_record, kind)
 
     async def events(_request: Request) -> Response:
         return StreamingResponse(_lines(session), media_type="text/event-stream")
 
     return [
-        Route("/api/index", _told(index)),
-        Route("/api/block/{id:number}/{image:number}", _told(block)),
-        Route("/api/picture/{number:number}.png", _told(picture)),
-        Route("/api/profile/{id:number}", _told(profile)),
-        Route("/api/shown/{number:number}", _told(shown)),
+        Route("/api/index", index),
+        Route("/api/block/{id:number}/{image:number}", part(viewer.block_of)),
+        Route("/api/picture/{number:number}.png", part(viewer.picture_of, "image/png")),
+        Route("/api/profile/{id:number}", part(viewer.profile_of)),
+        Route("/api/shown/{number:number}", part(viewer.thumbnail_of, "image/webp")),
         Route("/api/events", events),
     ]
 
@@ -165,29 +145,14 @@ def _run(session: Session, following: Following) -> list[Route]:
     """In place of a record's addresses, which stand behind."""
 
     async def index(request: Request) -> Response:
-        step = _whole(request, "step")
-        data = await asyncio.to_thread(following.index, step)
-        if data is None:
-            return Response(wire.dumps(session.event), 202, media_type="application/json")
-        return Response(data, media_type="application/json")
-
-    async def about(_request: Request) -> Response:
-        return Response(await asyncio.to_thread(following.about), media_type="application/json")
-
-    async def block(request: Request) -> Response:
-        step, number, image = (request.path_params[name] for name in ("step", "id", "image"))
-        data = await asyncio.to_thread(following.block, step, number, image)
-        return Response(data, media_type="application/octet-stream")
-
-    async def picture(request: Request) -> Response:
-        data = await asyncio.to_thread(following.picture, request.path_params["number"])
-        return Response(data, media_type="image/png")
+        data = await asyncio.to_thread(following.index, _whole(request, "step"))
+        return _json(session.event, 202) if data is None else Response(data, media_type=_JSON)
 
     return [
-        Route("/api/index", _told(index)),
-        Route("/api/run", _told(about)),
-        Route("/api/block/{step:number}/{id:number}/{image:number}", _told(block)),
-        Route("/api/picture/{number:number}.png", _told(picture)),
+        Route("/api/index", index),
+        Route("/api/run", _made(following.about, _JSON)),
+        Route("/api/block/{step:number}/{id:number}/{image:number}", _made(following.block, _BINARY)),
+        Route("/api/picture/{number:number}.png", _made(following.picture, "image/png")),
     ]
 
 
@@ -203,25 +168,23 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         if not data:
             raise HTTPException(400, "an empty image; send its bytes")
         live.take(request.query_params.get("name", "image"), data)
-        return Response(b'{"ok":true}', media_type="application/json")
+        return _json({"ok": True})
 
-    async def worked(request: Request, job: Callable[[], bytes], kind: str = "application/octet-stream") -> Response:
+    async def worked(request: Request, job: Callable[[], bytes | str], kind: str = _BINARY) -> Response:
         return Response(await _unless_gone(request, worker.submit(job)), media_type=kind)
 
     async def unit(request: Request) -> Response:
         key, channel, number = (request.path_params[name] for name in ("key", "channel", "image"))
         at = _place(request)
-        return await worked(request, lambda: live.look(key, channel, number, at), "application/json")
+        return await worked(request, lambda: live.look(key, channel, number, at), _JSON)
 
     async def kernels(request: Request) -> Response:
-        return await worked(request, lambda: wire.dumps(wire.index(live.kernels())), "application/json")
+        return await worked(request, lambda: json_text(viewer.index(live.kernels())), _JSON)
 
     async def kernel(request: Request) -> Response:
-        record, number = await _unless_gone(request, worker.submit(live.kernels)), request.path_params["id"]
-        if number >= len(record):
-            raise HTTPException(404, f"no tensor {number} in this network")
-        data = await asyncio.to_thread(wire.block, list(record)[number], 0)
-        return Response(data, media_type="application/octet-stream")
+        record = await _unless_gone(request, worker.submit(live.kernels))
+        data = await asyncio.to_thread(viewer.block_of, record, request.path_params["id"], 0)
+        return Response(data, media_type=_BINARY)
 
     async def tokens(request: Request) -> Response:
         key, number = request.path_params["key"], request.path_params["image"]
@@ -233,12 +196,12 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         return await worked(request, lambda: live.attention(key, number, at))
 
     return [
-        Route("/api/image", _told(image), methods=["POST"]),
-        Route("/api/unit/{key:path}/{channel:number}/{image:number}", _told(unit)),
-        Route("/api/kernels", _told(kernels)),
-        Route("/api/block/kernels/{id:number}/0", _told(kernel)),
-        Route("/api/tokens/{key:path}/{image:number}", _told(tokens)),
-        Route("/api/attention/{key:path}/{image:number}", _told(attention)),
+        Route("/api/image", image, methods=["POST"]),
+        Route("/api/unit/{key:path}/{channel:number}/{image:number}", unit),
+        Route("/api/kernels", kernels),
+        Route("/api/block/kernels/{id:number}/0", kernel),
+        Route("/api/tokens/{key:path}/{image:number}", tokens),
+        Route("/api/attention/{key:path}/{image:number}", attention),
     ]
 
 
@@ -290,23 +253,3 @@ async def _too_large(request: Request) -> HTTPException:
                 pass
     most = f"an image has at most {MOST_UPLOAD_BYTES >> 20} MB; make it smaller"
     return HTTPException(413, most, {"Connection": "close"})
-
-
-def _told(endpoint: Endpoint) -> Endpoint:
-    """What goes wrong as a status and one line."""
-
-    async def told(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Busy:
-            return _error(503, "too much is waiting already; try again in a moment")
-        except NoMatch as error:
-            return _error(404, reason(error))
-        except UsageError as error:
-            return _error(400, reason(error))
-        except RecordError as error:
-            return _error(422, reason(error))
-        except LayerscopeError as error:
-            return _error(500, reason(error))
-
-    return told

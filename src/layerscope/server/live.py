@@ -18,8 +18,8 @@ from layerscope.record import Entry, Record
 from layerscope.server.parts import Kept, State, attention_of, kernels_of, seen_from, tokens_of
 from layerscope.server.session import Session
 from layerscope.server.worker import Closing, Worker
-from layerscope.text import nearest, printable
-from layerscope.views import wire
+from layerscope.text import json_text, nearest, printable
+from layerscope.views.format import block
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,14 +116,14 @@ class Live:
                 self._inspectors = {kept: one for kept, one in self._inspectors.items() if kept[1] == image}
                 self._inspectors[asked] = units.UnitInspector(network, self.images[image])
             report = self._inspectors[asked].inspect(entry.site.key, channel, position, gradient=False)
-            return wire.dumps(report.to_json())
+            return json_text(report.to_json()).encode()
 
         return self._kept.get((key, channel, image, at), make)
 
     def tokens(self, key: str, image: int) -> bytes:
         """The tokens of a layer without a place in the image, as a block; see `tokens_of`. Runs in the worker."""
         network, entry = self._asked(key, image)
-        return self._kept.get((key, image), lambda: wire.block(tokens_of(network, self.images[image], entry, image), 0))
+        return self._kept.get((key, image), lambda: block(tokens_of(network, self.images[image], entry, image), 0))
 
     def attention(self, key: str, image: int, at: tuple[int, int] | None) -> bytes:
         """What the heads look at from the patch `at`, or on average, as a block. Runs in the worker."""
@@ -132,7 +132,7 @@ class Live:
             raise UsageError(f"{key}: is no attention; ask for a layer named PATH/attention")
         if self._attention is None or self._attention[0] != (key, image):
             self._attention = (key, image), attention_of(network, self.images[image], entry)
-        return wire.block(seen_from(entry, image, self._attention[1], at), 0)
+        return block(seen_from(entry, image, self._attention[1], at), 0)
 
     def _asked(self, key: str, image: int) -> tuple[Network, Entry]:
         record = self._session.record

@@ -14,8 +14,9 @@ from layerscope.errors import NoMatch, RecordError, UsageError
 from layerscope.record import Record
 from layerscope.recordfile import load
 from layerscope.server.session import Session
-from layerscope.text import nearest, printable
-from layerscope.views import wire
+from layerscope.text import json_text, nearest, printable
+from layerscope.views import format as viewer
+from layerscope.views.html import evenly, write_run
 from layerscope.watching.run import Run, open_run
 from layerscope.watching.store import FOLDER, INDEX, name_of
 
@@ -66,26 +67,16 @@ def described(run: Run, skipped: dict[int, str]) -> dict[str, Any]:
         "started": run.about.get("time"),
         "steps": steps,
         "times": [run.times.get(step) for step in steps],
-        "scalars": {name: _thinned(run.scalars[name]) for name in names},
+        "scalars": {name: evenly(run.scalars[name], _POINTS) for name in names},
         "events": [{"step": event.step} | event.packed() for event in events],
         "notes": list(skipped.values()),
     }
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Evenly chosen ones, the first and the last among them."""
-    last = len(points) - 1
-    if last < _POINTS:
-        return points
-    return [points[at * last // (_POINTS - 1)] for at in range(_POINTS)]
-
-
 def export_run(path: Path, html: Path, budget_bytes: int, warn: Callable[[str], None]) -> Path:
     """Write a run as one HTML file of at most so many bytes. Raises RecordError, OutputError."""
-    from layerscope.views.run_html import write
-
     run = open_run(path)
-    return write(described(run, {}), run.record, html, budget_bytes, warn)
+    return write_run(described(run, {}), run.record, html, budget_bytes, warn)
 
 
 class Following:
@@ -130,19 +121,19 @@ class Following:
                 self._session.version += 1
                 self._session.tell("ready")
 
-    def about(self) -> bytes:
+    def about(self) -> str:
         """The run without its records, as JSON."""
         with self._lock:
             if self._run is None:
                 raise UsageError("there is no step yet; the events say when")
-            return wire.dumps(described(self._run, self.skipped) | {"live": True, "version": self._session.version})
+            return json_text(described(self._run, self.skipped) | {"live": True, "version": self._session.version})
 
-    def index(self, step: int | None = None) -> bytes | None:
+    def index(self, step: int | None = None) -> str | None:
         """The index of this step, or of the newest one that can be read; None where there is none yet."""
         for chosen in [step] if step is not None else reversed(self._steps()):
             try:
-                found = self._guarded(chosen, wire.index)
-                return wire.dumps(found | {"version": self._session.version, "step": chosen})
+                index = self._guarded(chosen, viewer.index)
+                return json_text(index | {"version": self._session.version, "step": chosen})
             except (NoMatch, RecordError):
                 if step is not None:
                     raise  # of the newest the one before it
@@ -150,26 +141,14 @@ class Following:
 
     def block(self, step: int, number: int, image: int) -> bytes:
         """One layer on one image at this step."""
-
-        def make(record: Record) -> bytes:
-            if number >= len(record) or image >= wire.images_of(record):
-                raise NoMatch(f"no layer {number}, or no image {image}, at step {step}")
-            return wire.block(list(record)[number], image)
-
-        return self._guarded(step, make)
+        return self._guarded(step, lambda record: viewer.block_of(record, number, image))
 
     def picture(self, number: int) -> bytes:
         """Image `number` of the probe: the same at every step."""
         steps = self._steps()
-
-        def make(record: Record) -> bytes:
-            if number >= len(record.pictures):
-                raise NoMatch(f"no picture {number} in this run")
-            return wire.png(record, number)
-
         if not steps:
             raise NoMatch("there is no step yet")
-        return self._guarded(steps[-1], make)
+        return self._guarded(steps[-1], lambda record: viewer.picture_of(record, number))
 
     def _steps(self) -> list[int]:
         with self._lock:

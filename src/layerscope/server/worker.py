@@ -8,14 +8,19 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from layerscope.errors import LayerscopeError
+
 __all__ = ["Busy", "Closing", "Worker"]
 
 #: jobs that may wait; who asks for more is told to come back
 MOST_WAITING = 16
 
 
-class Busy(Exception):
+class Busy(LayerscopeError):
     """Too many jobs are waiting already."""
+
+    def __init__(self) -> None:
+        super().__init__("too much is waiting already; try again in a moment")
 
 
 class Closing(Exception):

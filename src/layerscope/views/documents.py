@@ -4,64 +4,128 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from layerscope import files
+from layerscope.kinds import KINDS
+from layerscope.profiles import Examples, Profile, edges_of
 from layerscope.record import Entry, Layer, Record
-from layerscope.stats import Columns
-from layerscope.text import finite
-from layerscope.views import survey
+from layerscope.stats.table import figures, shown
+from layerscope.text import encodable, json_text
+from layerscope.views.summary import channels_of
 
-__all__ = ["document", "dumps", "structure_document", "tables"]
+__all__ = ["QUANTILES", "document", "dumps", "quantiles_of", "structure_document", "tables", "write_csv", "write_json"]
 
-_FIGURES = ("mean", "std", "min", "max")
+Row = dict[str, Any]
+
+#: what is told of the values of a surveyed channel, by name, beside least and greatest
+QUANTILES = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
 #: how a cell begins that a spreadsheet takes for a formula (OWASP, "CSV Injection")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def dumps(document: Any) -> str:
-    """JSON text; NaN and infinities, which JSON has no word for, become null."""
-    return _encodable(json.dumps(finite(document), allow_nan=False, ensure_ascii=False, indent=1))
+    """JSON for people to read; NaN and infinities, which JSON has no word for, become null."""
+    return json_text(document, indent=1)
 
 
-def _encodable(text: str) -> str:
-    """The text with a question mark for what is no character, such as half of a file's name that is no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+def write_json(record: Record, path: Path | str | None = None) -> Path | None:
+    """Write the JSON document, or print it where there is no path. Raises OutputError."""
+    text = dumps(document(record))
+    if path is None:
+        print(text, flush=True)
+        return None
+    return files.save(f"{text}\n".encode(), Path(path))
 
 
-def _figures(columns: Columns, index: int = 0) -> dict[str, float]:
-    return {name: float(np.ravel(getattr(columns, name))[index]) for name in _FIGURES}
+def write_csv(record: Record, folder: Path | str) -> list[Path]:
+    """Write the tables into a folder, a file a table. Raises OutputError."""
+    return [files.save(text.encode(), Path(folder) / f"{name}.csv") for name, text in tables(record).items()]
 
 
-def _tensor(entry: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def document(record: Record) -> Row:
+    """The JSON document of a record, as plain data."""
+    subjects = zip(KINDS[record.kind].subjects, (record.subject, record.subject_b), strict=False)
+    return dict(subjects) | _BODIES[record.kind](record) | {"notes": record.notes}
+
+
+def _weights(record: Record) -> Row:
+    return {
+        "format": record.provenance.get("format"),
+        "architecture": record.provenance.get("architecture"),
+        "tensors": [_tensor(entry) for entry in record.entries.values()],
+        "findings": [vars(finding) for finding in record.findings],
+        "foreign": record.foreign,
+    }
+
+
+def _features(record: Record) -> Row:
+    return {
+        "images": [picture.name for picture in record.pictures],
+        "preprocessing": record.provenance.get("preprocessing"),
+        "predictions": _predictions(record),
+        "layers": [_layer(entry) for entry in record.entries.values()],
+        "never": record.never,
+    }
+
+
+def _compare(record: Record) -> Row:
+    pairs = [vars(pair) for pair in record.pairs]
+    if record.of_tensors:
+        return {"tensors": pairs}
+    stages = [
+        {side: _stage(record[f"{side}:{key}"]) for side, key in zip("ab", pair, strict=True)} for pair in record.stages
+    ]
+    return {"layers": pairs, "stages": stages, "predictions": _predictions(record)}
+
+
+def _survey(record: Record) -> Row:
+    known, alike = record.provenance, record.similarity
+    similarity = alike and {"layers": alike.keys, "cka": alike.value.tolist(), "minibatches": alike.minibatches}
+    return {
+        "images": known.get("images", 0),
+        "of": known.get("of", 0),
+        "broken": known.get("broken", []),
+        "classes": record.classes,
+        "similarity": similarity,
+        "preprocessing": known.get("preprocessing"),
+        "layers": [_surveyed(record, entry) for entry in record.entries.values()],
+        "never": record.never,
+    }
+
+
+_BODIES: dict[str, Callable[[Record], Row]] = {
+    "weights": _weights,
+    "features": _features,
+    "compare": _compare,
+    "survey": _survey,
+}
+
+
+def _tensor(entry: Entry) -> Row:
+    known, histogram = entry.total, entry.histogram
+    return {
         "name": entry.key,
         "shape": entry.shape,
         "dtype": entry.dtype,
         "count": math.prod(entry.shape),
+        **(_total(entry) if known else dict.fromkeys(one.name for one in shown())),
+        "histogram": histogram and {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()},
     }
-    one = entry.total
-    row |= _figures(one) if one else dict.fromkeys(_FIGURES)
-    row |= {name: int(getattr(one, name).item()) if one else None for name in ("zeros", "nan", "inf")}
-    row["histogram"] = None
-    if entry.histogram:
-        row["histogram"] = {"edges": entry.histogram.edges.tolist(), "counts": entry.histogram.counts.tolist()}
-    return row
 
 
-def _channels(entry: Entry) -> list[dict[str, Any]]:
-    if entry.columns is None:
-        return []
-    columns = [getattr(entry.columns, name).tolist() for name in (*_FIGURES, "zeros")]
-    names = ("index", *_FIGURES, "zeros")
-    return [dict(zip(names, row, strict=True)) for row in zip(range(len(columns[0])), *columns, strict=True)]
+def _total(entry: Entry) -> Row:
+    """The figures of a whole layer or tensor by name; none where there is no distribution."""
+    return {name: values[0] for name, values in figures(entry.total).items()} if entry.total else {}
 
 
-def _layer(entry: Entry) -> dict[str, Any]:
+def _layer(entry: Entry) -> Row:
+    values = {"index": range(channels_of(entry)), **figures(entry.columns)} if entry.columns else {}
     return {
         "path": entry.site.path,
         "call": entry.site.call,
@@ -69,80 +133,64 @@ def _layer(entry: Entry) -> dict[str, Any]:
         "shape": entry.shape,
         "layout": entry.site.layout,
         "dead": entry.dead,
-        "channels": _channels(entry),
+        "channels": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)],
     }
 
 
-def _surveyed(record: Record) -> list[dict[str, Any]]:
-    names, rows = survey.names_of(record), []
-    for entry in record:
-        row = _layer(entry)
-        if entry.profile is not None:
-            for one, found in zip(row["channels"], survey.quantiles_of(entry), strict=False):
-                one |= found
-            for index, one in enumerate(row["channels"]):
-                one |= survey.channel(entry.profile, index, names, record.classes)
-            row |= {"effective_rank": entry.profile.rank, "copies": survey.copies(entry.profile)}
-        rows.append(row)
-    return rows
-
-
-def _compared(record: Record) -> dict[str, Any]:
-    what = "tensors" if record.of_tensors else "layers"
-    document: dict[str, Any] = {"a": record.subject, "b": record.subject_b, what: [vars(pair) for pair in record.pairs]}
-    if not record.of_tensors:
-        document["stages"] = [
-            {side: _stage(record[f"{side}:{key}"]) for side, key in zip("ab", pair, strict=True)}
-            for pair in record.stages
-        ]
-        document["predictions"] = _predictions(record)
-    return document
-
-
-def _stage(entry: Entry) -> dict[str, Any]:
-    channels = len(entry.columns.count) if entry.columns else 0
+def _stage(entry: Entry) -> Row:
+    channels = channels_of(entry)
     return {"name": entry.site.key, "type": entry.type, "shape": entry.shape, "channels": channels, "dead": entry.dead}
 
 
-def _predictions(record: Record) -> list[list[dict[str, Any]]]:
-    return [[vars(one) for one in top] for top in record.predictions]
+def _predictions(record: Record) -> list[list[Row]]:
+    return [[vars(prediction) for prediction in top] for top in record.predictions]
 
 
-def document(record: Record) -> dict[str, Any]:
-    """The JSON document of a record, as plain data."""
-    if record.kind == "weights":
-        return {
-            "checkpoint": record.subject,
-            "format": record.provenance.get("format"),
-            "architecture": record.provenance.get("architecture"),
-            "tensors": [_tensor(entry) for entry in record],
-            "findings": [vars(one) for one in record.findings],
-            "foreign": record.foreign,
-            "notes": record.notes,
-        }
-    if record.kind == "compare":
-        return _compared(record) | {"notes": record.notes}
-    if record.kind == "survey":
-        return {
-            "network": record.subject,
-            **survey.survey_fields(record),
-            "preprocessing": record.provenance.get("preprocessing"),
-            "layers": _surveyed(record),
-            "never": record.never,
-            "notes": record.notes,
-        }
-    return {
-        "network": record.subject,
-        "images": [picture.name for picture in record.pictures],
-        "preprocessing": record.provenance.get("preprocessing"),
-        "predictions": _predictions(record),
-        "layers": [_layer(entry) for entry in record],
-        "never": record.never,
-        "notes": record.notes,
+def _surveyed(record: Record, entry: Entry) -> Row:
+    row, profile = _layer(entry), entry.profile
+    if profile is None:
+        return row
+    for channel, quantiles in zip(row["channels"], quantiles_of(entry), strict=False):
+        channel |= quantiles
+    names = {image.number: image.name for image in record.shown}
+    for index, channel in enumerate(row["channels"]):
+        channel |= _meaning(profile, index, record.classes)
+        channel["top"] = list(_top(profile.examples, index, names)) if profile.examples else []
+    copies = [{"a": a, "b": b, "correlation": r} for a, b, r in profile.copies]
+    return row | {"effective_rank": profile.rank, "copies": copies}
+
+
+def quantiles_of(entry: Entry) -> list[dict[str, float]]:
+    """`q01` to `q99` of each channel of a layer that has histograms; else nothing."""
+    spread, columns = entry.profile and entry.profile.spread, entry.columns
+    if not spread or columns is None:
+        return []
+    values = spread.quantiles(list(QUANTILES.values()), columns.count, columns.min, columns.max)  # (n, C)
+    return [dict(zip(QUANTILES, channel, strict=True)) for channel in values.T.tolist()]
+
+
+def _meaning(profile: Profile, index: int, classes: Sequence[str]) -> Row:
+    """What a channel follows over the data set."""
+    row: Row = {"silent": int(profile.silent[index])}
+    if profile.favourite is None or profile.selectivity is None or profile.explained is None:
+        return row
+    best = int(profile.favourite[index])
+    return row | {
+        "class": classes[best] if 0 <= best < len(classes) else None,
+        "selectivity": float(profile.selectivity[index]),
+        "explained": float(profile.explained[index]),
     }
 
 
-def structure_document(name: str, shape: Sequence[int], layers: Sequence[Layer]) -> dict[str, Any]:
+def _top(examples: Examples, index: int, names: dict[int, str]) -> Iterator[Row]:
+    parts = examples.image[index], examples.value[index], examples.position[index]
+    for image, value, position in zip(*parts, strict=True):
+        if image >= 0:
+            name = names.get(int(image), f"image {int(image)}")
+            yield {"image": name, "number": int(image), "value": float(value), "position": position.tolist()}
+
+
+def structure_document(name: str, shape: Sequence[int], layers: Sequence[Layer]) -> Row:
     """The JSON document of `layerscope layers`."""
     fields = ("path", "type", "leaf", "shape", "parameters", "trainable", "calls")
     return {
@@ -157,39 +205,67 @@ def tables(record: Record) -> dict[str, str]:
 
     A survey has `examples` and `histograms` too.
     """
-    data = document(record)
-    if record.kind == "weights":
-        return {"tensors": _csv(data["tensors"], leave="histogram")}
-    if record.kind == "compare":
-        return {"pairs": _csv(data.get("layers", data.get("tensors", [])))}
-    channels = [
-        {"path": layer["path"], "call": layer["call"], "type": layer["type"]}
-        | {name: value for name, value in channel.items() if name != "top"}
-        for layer in data["layers"]
+    return _TABLES[record.kind](record, document(record))
+
+
+def _layer_tables(record: Record, data: Row) -> dict[str, str]:
+    layers, channels = [], []
+    for layer, entry in zip(data["layers"], record.entries.values(), strict=True):
+        head = {name: layer[name] for name in ("path", "call", "type")}
+        row = head | {"shape": layer["shape"], "channels": len(layer["channels"]), "dead": len(layer["dead"])}
+        row |= _total(entry)
+        if entry.profile:
+            row |= {"effective_rank": layer["effective_rank"], "copies": len(layer["copies"])}
+        layers.append(row)
+        channels += [head | channel for channel in layer["channels"]]
+    return {"layers": _csv(layers, first=4), "channels": _csv(channels, leave="top", first=5)}
+
+
+def _survey_tables(record: Record, data: Row) -> dict[str, str]:
+    examples = [
+        {"layer": key, "channel": channel["index"], "place": place, **_flat(example)}
+        for key, layer in zip(record.entries, data["layers"], strict=True)
         for channel in layer["channels"]
+        for place, example in enumerate(channel.get("top", ()), 1)
     ]
-    layers = [
-        {"path": layer["path"], "call": layer["call"], "type": layer["type"], "shape": layer["shape"]}
-        | ({"channels": len(layer["channels"]), "dead": len(layer["dead"])})
-        | (_figures(entry.total) if entry.total else {})
-        | ({"effective_rank": layer["effective_rank"], "copies": len(layer["copies"])} if entry.profile else {})
-        for layer, entry in zip(data["layers"], record, strict=True)
-    ]
-    found = {"layers": _csv(layers), "channels": _csv(channels)}
-    if record.kind == "survey":
-        found |= {"examples": _csv(survey.example_rows(record)), "histograms": _csv(survey.histogram_rows(record))}
-    return found
+    return _layer_tables(record, data) | {"examples": _csv(examples), "histograms": _csv(list(_bins(record)))}
 
 
-def _csv(rows: list[dict[str, Any]], leave: str = "") -> str:
+def _flat(example: Row) -> Row:
+    y, x = example["position"]
+    return {name: example[name] for name in ("image", "number", "value")} | {"y": y, "x": x}
+
+
+def _bins(record: Record) -> Iterator[Row]:
+    """The bins of all histograms that hold something, in the order of the values."""
+    for entry in record.entries.values():
+        if entry.profile and entry.profile.spread:
+            counts = entry.profile.spread.counts
+            low, high = edges_of(entry.profile.spread.bins)
+            for index, at in zip(*np.nonzero(counts), strict=True):
+                head = {"layer": entry.key, "channel": int(index), "from": low[at], "to": high[at]}
+                yield head | {"count": int(counts[index, at])}
+
+
+_TABLES: dict[str, Callable[[Record, Row], dict[str, str]]] = {
+    "weights": lambda _, data: {"tensors": _csv(data["tensors"], leave="histogram")},
+    "features": _layer_tables,
+    "compare": lambda record, data: {"pairs": _csv(data["tensors" if record.of_tensors else "layers"])},
+    "survey": _survey_tables,
+}
+
+
+def _csv(rows: list[Row], leave: str = "", first: int = 7) -> str:
+    """`first`: how many statistics 0.1.0 had in this table. Later ones stand behind all else, so that columns stay."""
     text = io.StringIO()
     if rows:
+        behind = [one.name for one in shown()][first:]
         names = dict.fromkeys(name for row in rows for name in row if name != leave)  # some layers have no figures
-        writer = csv.DictWriter(text, list(names), lineterminator="\n")
+        writer = csv.DictWriter(text, sorted(names, key=behind.__contains__), lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({key: _cell(value) for key, value in row.items() if key != leave})
-    return _encodable(text.getvalue())
+    return encodable(text.getvalue())
 
 
 def _cell(value: Any) -> Any:

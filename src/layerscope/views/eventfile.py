@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from layerscope.errors import writing
 
-__all__ = ["EventFile", "crc32c", "histogram", "image", "scalar"]
+__all__ = ["EventFile", "crc32c", "histogram", "image", "scalar", "text"]
 
 _VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5
+_STRING = 7  # DT_STRING of tensorflow/core/framework/types.proto
 _NUMBERS = count()
 
 
@@ -44,7 +45,7 @@ class EventFile:
         self._write(_bytes(3, b"brain.Event:2"))
 
     def add(self, step: int, values: Iterable[bytes]) -> None:
-        """One event with these values of `scalar`, `histogram` and `image`."""
+        """One event with these values of `scalar`, `histogram`, `image` and `text`."""
         body = b"".join(_bytes(1, value) for value in values)
         self._write(_key(2, _VARINT) + _varint(step) + _bytes(5, body))
 
@@ -88,6 +89,12 @@ def image(tag: str, png: bytes) -> bytes:
     width, height = struct.unpack(">II", png[16:24])  # of the header, which a PNG begins with
     sizes = ((1, height), (2, width), (3, 3))
     return _value(tag, _bytes(4, b"".join(_key(f, _VARINT) + _varint(n) for f, n in sizes) + _bytes(4, png)))
+
+
+def text(tag: str, markdown: str) -> bytes:
+    """A text in Markdown: a tensor of one string, without axes, for the plugin `text`."""
+    metadata = _bytes(9, _bytes(1, _bytes(1, b"text")))
+    return _value(tag, metadata + _bytes(8, _key(1, _VARINT) + _varint(_STRING) + _bytes(8, markdown.encode())))
 
 
 def _value(tag: str, field: bytes) -> bytes:

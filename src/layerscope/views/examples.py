@@ -13,8 +13,7 @@ from layerscope.errors import RecordError
 from layerscope.profiles import Profile, Shown, crop_of
 from layerscope.record import Entry, Record
 from layerscope.text import number, shape
-from layerscope.views.page import RGB, Page, colored, fit, framed
-from layerscope.views.sheet import INK, MUTED
+from layerscope.views.sheet import RGB, Ink, Sheet, colored, fit, framed
 
 __all__ = ["examples_sheet", "opened"]
 
@@ -57,9 +56,10 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
         return opened(shown[number]) if number in shown else None
 
     step = _SIDE + _GAP
-    page = Page(2 * _MARGIN + 44 + len(rows) * step, 2 * _MARGIN + _TEXT + places * step)
+    page = Sheet(2 * _MARGIN + 44 + len(rows) * step, 2 * _MARGIN + _TEXT + places * step)
     page.text(_MARGIN, _MARGIN, f"{entry.key}   {entry.type} {shape(entry.shape[1:])}", 20)
-    page.text(_MARGIN, _MARGIN + 26, f"best of {profile.images:,} images; bright where the channel is high", 13, MUTED)
+    line = f"best of {profile.images:,} images; bright where the channel is high"
+    page.text(_MARGIN, _MARGIN + 26, line, 13, Ink.MUTED)
     for row, channel in enumerate(rows):
         y = _MARGIN + 44 + row * step
         _said(page, record, entry, profile, channel, y)
@@ -77,7 +77,7 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
     return page.png()
 
 
-def _said(page: Page, record: Record, entry: Entry, profile: Profile, channel: int, y: int) -> None:
+def _said(page: Sheet, record: Record, entry: Entry, profile: Profile, channel: int, y: int) -> None:
     lines = [f"channel {channel}"]
     if channel in set(entry.dead):
         lines[0] += "   dead"
@@ -94,7 +94,7 @@ def _said(page: Page, record: Record, entry: Entry, profile: Profile, channel: i
     if twins:
         lines.append(f"same as {', '.join(map(str, twins[:4]))}")
     for at, line in enumerate(lines[:5]):
-        size, ink = (13, MUTED) if at else (15, INK)
+        size, ink = (13, Ink.MUTED) if at else (15, Ink.TEXT)
         page.text(_MARGIN, y + 2 + at * 18, line, size, ink, room=_TEXT - 8)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from layerscope.record import Entry, Pair, Record, by_change, last_of_size
 from layerscope.text import number, spaced
 from layerscope.views.png import feature_tiles, short, subset
-from layerscope.views.sheet import ACCENT, BAR, FRAME, INK, LINE, MUTED, Sheet, encode, measure
+from layerscope.views.sheet import Ink, Sheet, measure
 
 __all__ = ["changes", "overview", "side_by_side"]
 
@@ -29,8 +29,8 @@ def side_by_side(record: Record) -> bytes:
     sheet = Sheet(top + sum(height + 66 for height in heights) + 8, 2 * (_MARGIN + _WIDTH) + _GAP, "viridis")
     for column, subject in enumerate((record.subject, record.subject_b)):
         x = _x(column)
-        sheet.text(x, 18, short(subject), 20, INK, room=_WIDTH)
-        sheet.text(x, 48, _seen(record, column), 14, MUTED, room=_WIDTH)
+        sheet.text(x, 18, short(subject), 20, Ink.TEXT, room=_WIDTH)
+        sheet.text(x, 48, _seen(record, column), 14, Ink.MUTED, room=_WIDTH)
     y = top
     for row, height in zip(rows, heights, strict=True):
         for column, (entry, tiles) in enumerate(row):
@@ -41,18 +41,18 @@ def side_by_side(record: Record) -> bytes:
 
 def overview(record: Record, image: int = 0) -> bytes:
     """One image through a network as a PNG: the photo, its classes, and eight channels of every stage."""
-    stages = last_of_size(entry for entry in record if image < len(entry.maps))[:6]
+    stages = last_of_size(entry for entry in record.entries.values() if image < len(entry.maps))[:6]
     left, width = 264, 264 + 8 * 115 + _MARGIN
     rows = [_tiles(entry, image, 8, 112)[:, : width - left] for entry in stages]
     heights = [row.shape[0] + 40 for row in rows]
     sheet = Sheet(max(_MARGIN + 44 + sum(heights), 480) + 8, width, "viridis")
-    sheet.text(_MARGIN, 16, short(record.subject), 20, INK, room=width - 2 * _MARGIN)
+    sheet.text(_MARGIN, 16, short(record.subject), 20, Ink.TEXT, room=width - 2 * _MARGIN)
     y = 60
     for entry, row, height in zip(stages, rows, heights, strict=True):
-        used = sheet.text(left, y, entry.key, 15, INK)
+        used = sheet.text(left, y, entry.key, 15, Ink.TEXT)
         dead = f"   {len(entry.dead)} dead" if entry.dead else ""
         kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}{dead}"
-        sheet.text(left + used + 8, y + 1, kind, 13, MUTED)
+        sheet.text(left + used + 8, y + 1, kind, 13, Ink.MUTED)
         sheet.paste(left, y + 20, row)
         y += height
     top = record.predictions[image] if image < len(record.predictions) else []
@@ -61,16 +61,14 @@ def overview(record: Record, image: int = 0) -> bytes:
     photo = Image.fromarray(record.pictures[image].pixels)
     photo.thumbnail((224, 224))
     y = 60 + photo.height + 14
-    sheet.text(_MARGIN, y, record.pictures[image].name, 14, MUTED, room=224)
+    sheet.text(_MARGIN, y, record.pictures[image].name, 14, Ink.MUTED, room=224)
     for row_, one in enumerate(top):
         at = y + 28 + 38 * row_
-        sheet.text(_MARGIN, at, one.label, 14, INK, room=170)
-        sheet.text(_MARGIN + 224 - measure(f"{one.probability:.1%}", 14), at, f"{one.probability:.1%}", 14, MUTED)
-        sheet.fill(_MARGIN, at + 20, 224, 6, FRAME)
-        sheet.fill(_MARGIN, at + 20, round(224 * one.probability) if one.probability >= 0 else 0, 6, BAR)  # NaN is not
-    page = Image.fromarray(sheet.rgb())
-    page.paste(photo, (_MARGIN, 60))
-    return encode(page)
+        sheet.text(_MARGIN, at, one.label, 14, Ink.TEXT, room=170)
+        sheet.text(_MARGIN + 224 - measure(f"{one.probability:.1%}", 14), at, f"{one.probability:.1%}", 14, Ink.MUTED)
+        sheet.share(_MARGIN, at + 20, 224, 6, one.probability)
+    sheet.picture(_MARGIN, 60, np.asarray(photo))
+    return sheet.png()
 
 
 def _x(column: int) -> int:
@@ -92,15 +90,14 @@ def _tiles(entry: Entry, image: int, columns: int, tile: int) -> NDArray[np.uint
 
 def _stage(sheet: Sheet, x: int, y: int, entry: Entry, tiles: NDArray[np.uint8]) -> None:
     channels, dead = entry.maps[0].shape[0], len(entry.dead)
-    sheet.fill(x, y, _WIDTH, 1, LINE)
-    used = sheet.text(x, y + 8, entry.site.key, 16, INK, room=_WIDTH)
+    sheet.fill(x, y, _WIDTH, 1, Ink.LINE)
+    used = sheet.text(x, y + 8, entry.site.key, 16, Ink.TEXT, room=_WIDTH)
     kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}"
-    sheet.text(x + used + 8, y + 10, kind, 14, MUTED, room=max(_WIDTH - used - 8, 0))
+    sheet.text(x + used + 8, y + 10, kind, 14, Ink.MUTED, room=max(_WIDTH - used - 8, 0))
     share = f"dead {dead} of {channels}, {dead / channels:.0%}"
-    sheet.text(x, y + 28, share, 14, ACCENT if dead else MUTED)
+    sheet.text(x, y + 28, share, 14, Ink.ACCENT if dead else Ink.MUTED)
     left = measure("dead 9999 of 9999, 100%", 14) + 20
-    sheet.fill(x + left, y + 33, 160, 6, FRAME)
-    sheet.fill(x + left, y + 33, round(160 * dead / channels), 6, ACCENT + 7)
+    sheet.share(x + left, y + 33, 160, 6, dead / channels, Ink.ACCENT + 7)
     sheet.paste(x, y + 50, tiles)
 
 
@@ -108,13 +105,13 @@ def changes(record: Record) -> bytes:
     """What changed most, as a PNG: mean |A-B| of the forty tensors or layers that differ most, on one scale."""
     pairs = [pair for pair in by_change(record.pairs) if pair.max_abs][:40]
     compared = sum(pair.mean_abs is not None for pair in record.pairs)
-    sheet = Sheet(112 + 24 * max(len(pairs), 1), 900, "gray")
-    sheet.text(_MARGIN, 16, f"{Path(record.subject).name}  against  {Path(record.subject_b).name}", 20, INK)
+    sheet = Sheet(112 + 24 * max(len(pairs), 1), 900)
+    sheet.text(_MARGIN, 16, f"{Path(record.subject).name}  against  {Path(record.subject_b).name}", 20, Ink.TEXT)
     same = sum(pair.status == "same" for pair in record.pairs)
     facts = f"{compared} compared, {same} the same; bars: mean |A-B|"
-    sheet.text(_MARGIN, 48, facts, 14, MUTED)
+    sheet.text(_MARGIN, 48, facts, 14, Ink.MUTED)
     if not pairs:
-        sheet.text(_MARGIN, 84, "nothing of the same name and shape differs", 16, INK)
+        sheet.text(_MARGIN, 84, "nothing of the same name and shape differs", 16, Ink.TEXT)
     finite = [pair.mean_abs for pair in pairs if pair.shape_a and pair.mean_abs and np.isfinite(pair.mean_abs)]
     most = max(finite, default=1.0) or 1.0
     for row, pair in enumerate(pairs):
@@ -124,9 +121,9 @@ def changes(record: Record) -> bytes:
 
 def _change(sheet: Sheet, y: int, pair: Pair, most: float) -> None:
     assert pair.mean_abs is not None and pair.max_abs is not None and pair.cosine is not None
-    sheet.text(_MARGIN, y, pair.name, 14, INK, room=300)
+    sheet.text(_MARGIN, y, pair.name, 14, Ink.TEXT, room=300)
     if pair.shape_a:  # single numbers have another scale
         wide = pair.mean_abs / most if np.isfinite(pair.mean_abs) else 1.0
-        sheet.fill(340, y + 3, max(1, round(260 * wide)), 12, BAR)
+        sheet.fill(340, y + 3, max(1, round(260 * wide)), 12, Ink.BAR)
     text = f"{number(pair.mean_abs)}   max {number(pair.max_abs)}   cosine {pair.cosine:.4f}"
-    sheet.text(612, y, text, 14, MUTED)
+    sheet.text(612, y, text, 14, Ink.MUTED)

@@ -6,22 +6,23 @@ averaging 2 x 2 values, again and again, until all fit: every layer stays to be 
 
 from __future__ import annotations
 
+import base64
 import heapq
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from layerscope.maps import Maps, shrunk
+from layerscope.kinds import KINDS
+from layerscope.maps import shrunk
 from layerscope.record import Entry, Record
-from layerscope.views import wire
-from layerscope.views.embedded import base64_of
+from layerscope.text import json_text
+from layerscope.views.format import block, predicted
 
-__all__ = ["Fit", "fitted", "packed"]
+__all__ = ["AROUND_BYTES", "Fit", "base64_of", "fitted", "zipped"]
 
 #: A map is not reduced to fewer rows or columns than this: nothing would be recognised.
 LEAST_PX = 7
 #: the markup around a block, and the number of a block that stands for it elsewhere
-_AROUND_BYTES = 64
+AROUND_BYTES = 64
 
 At = tuple[int, int]  # layer, image
 
@@ -52,19 +53,20 @@ class _Group:
     @property
     def size(self) -> int:
         every = [text for texts in self.texts.values() for text in texts]
-        return sum(map(len, set(every))) + _AROUND_BYTES * len(every)
+        return sum(map(len, set(every))) + AROUND_BYTES * len(every)
 
 
-def fitted(record: Record, room: int) -> Fit:
+def fitted(record: Record, room: int, statistics: bool = True) -> Fit:
     """Every block in at most `room` bytes, if need be with smaller maps or without, the largest layers first.
 
-    Statistics are kept, even where they alone need more. Raises RecordError for a record that contradicts itself.
+    Statistics are kept, even where they alone need more; unless `statistics`, layers without maps have no block. Raises
+    RecordError for a record that contradicts itself.
     """
-    fit = Fit(list(record))
-    groups = _groups(record, fit.entries)
+    fit = Fit(list(record.entries.values()))
+    groups = _groups(record, fit.entries, statistics)
     total = sum(group.size for group in groups)
     if total > room:  # then layers are named in notes
-        room -= sum(2 * len(wire.dumps(entry.key)) + 16 for entry in fit.entries)
+        room -= sum(2 * len(json_text(entry.key).encode()) + 16 for entry in fit.entries if entry.maps)
     queue = [(-group.size, at) for at, group in enumerate(groups)]
     heapq.heapify(queue)
     while total > room and queue:
@@ -72,41 +74,52 @@ def fitted(record: Record, room: int) -> Fit:
         if _halve(fit, groups[at]):
             heapq.heappush(queue, (-groups[at].size, at))
             total += before + groups[at].size
-    for group in sorted(groups, key=lambda one: -one.size):
+    for group in sorted(groups, key=lambda group: -group.size):
         if total <= room:
             break
         total -= group.size
-        _leave_out(fit, group)
+        _leave_out(fit, group, statistics)
         total += group.size
     _share(fit, groups)
     return fit
 
 
-def _groups(record: Record, entries: list[Entry]) -> list[_Group]:
+def _groups(record: Record, entries: list[Entry], statistics: bool) -> list[_Group]:
     """Layers with the same blocks, as a dropout at rest and what goes into it, belong together.
 
     In a comparison layers of one size do: A - B needs maps that lie on each other.
     """
-    found: dict[object, _Group] = {}
+    by_kin: dict[object, _Group] = {}
+    compares = KINDS[record.kind].compares
     for number, entry in enumerate(entries):
-        texts = _texts(entry)
-        kin = [one.shape for one in entry.maps] if record.kind == "compare" and entry.maps else texts
-        found.setdefault(tuple(kin), _Group()).texts[number] = texts
-    return list(found.values())
+        if entry.maps or statistics:
+            texts = _texts(entry)
+            kin = [maps.shape for maps in entry.maps] if compares and entry.maps else texts
+            by_kin.setdefault(tuple(kin), _Group()).texts[number] = texts
+    return list(by_kin.values())
 
 
 def _texts(entry: Entry) -> list[str]:
-    return [packed(wire.block(entry, at)) for at in range(max(1, len(entry.maps)))]
+    return [_packed(block(entry, at)) for at in range(max(1, len(entry.maps)))]
 
 
-def packed(block: bytes) -> str:
+def _packed(data: bytes) -> str:
     """A block as gzip in base64, with its codes predicted where that is shorter."""
     # Level 9 takes four times as long for 0.2 % less. Differences have few repetitions: matches must be worth it.
-    plain = _gzip(block, zlib.Z_DEFAULT_STRATEGY)
-    return base64_of(min(plain, _gzip(wire.predicted(block), zlib.Z_FILTERED), key=len))
+    return base64_of(min(_gzip(data), _gzip(predicted(data), zlib.Z_FILTERED), key=len))
 
 
-def _gzip(data: bytes, strategy: int) -> bytes:
+def zipped(data: bytes) -> str:
+    """Bytes as gzip in base64; equal bytes give equal text."""
+    return base64_of(_gzip(data))
+
+
+def base64_of(data: bytes) -> str:
+    """Bytes as base64."""
+    return base64.b64encode(data).decode()
+
+
+def _gzip(data: bytes, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
     packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS, 9, strategy)
     return packer.compress(data) + packer.flush()
 
@@ -118,7 +131,7 @@ def _halve(fit: Fit, group: _Group) -> bool:
         return False
     group.factor *= 2
     for number, entry in entries.items():
-        fit.entries[number] = replace(entry, maps=[shrunk(one, 2) for one in entry.maps])
+        fit.entries[number] = replace(entry, maps=[shrunk(maps, 2) for maps in entry.maps])
         fit.reduced[entry.key] = group.factor
         group.texts[number] = _texts(fit.entries[number])
     return True
@@ -126,18 +139,15 @@ def _halve(fit: Fit, group: _Group) -> bool:
 
 def _can_be_halved(entry: Entry) -> bool:
     # The mean of neighbouring weights, which have either sign, says nothing.
-    return bool(entry.maps) and "O" not in entry.site.layout and min(_sides(entry.maps)) >= 2 * LEAST_PX
+    sides = [size for maps in entry.maps for size in maps.shape[1:]]
+    return bool(sides) and "O" not in entry.site.layout and min(sides) >= 2 * LEAST_PX
 
 
-def _sides(maps: Iterable[Maps]) -> list[int]:
-    return [size for one in maps for size in one.shape[1:]]
-
-
-def _leave_out(fit: Fit, group: _Group) -> None:
+def _leave_out(fit: Fit, group: _Group, statistics: bool) -> None:
     for number in group.texts:
         entry = fit.entries[number]
         if entry.maps:
-            group.texts[number] = [packed(wire.block(entry, 0, maps=False))]
+            group.texts[number] = [_packed(block(entry, 0, maps=False))] if statistics else []
             fit.reduced.pop(entry.key, None)
             fit.left_out.append(entry.key)
 

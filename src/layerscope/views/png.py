@@ -6,31 +6,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from layerscope.errors import RecordError
 from layerscope.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
 from layerscope.record import Entry, Record
-from layerscope.text import number, spaced
-from layerscope.views.sheet import (
-    ACCENT,
-    BAR,
-    FRAME,
-    HATCH_A,
-    HATCH_B,
-    INK,
-    LINE,
-    MUTED,
-    PAPER,
-    STEPS,
-    Sheet,
-    encode,
-    measure,
-)
+from layerscope.stats.table import shown
+from layerscope.text import counted, number, spaced
+from layerscope.views.sheet import STEPS, Ink, Sheet, encode, measure
+from layerscope.views.summary import statistics_of, written
 
 __all__ = [
     "feature_mosaic",
     "feature_tiles",
     "histogram_sheet",
+    "input_picture",
     "kernel_mosaic",
     "short",
     "span_of",
@@ -39,6 +28,7 @@ __all__ = [
 
 _MARGIN = 16
 _TITLE, _SMALL, _LABEL = 20, 14, 11
+_LEGEND = "    bars: counts    line: the same on a logarithmic scale"
 
 
 def _grown(tiles: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -54,7 +44,7 @@ def _indices(maps: Maps, table: NDArray[np.uint8], factor: int) -> NDArray[np.ui
     bad = _grown(codes == NONFINITE, factor)
     if bad.any():
         rows, cols = np.indices(tiles.shape[1:])
-        hatch = np.where((rows + cols) // 2 % 2, HATCH_A, HATCH_B).astype(np.uint8)
+        hatch = np.where((rows + cols) // 2 % 2, Ink.HATCH_A, Ink.HATCH_B).astype(np.uint8)
         tiles = np.where(bad, hatch, tiles)
     return tiles
 
@@ -108,9 +98,9 @@ def feature_tiles(
     columns = columns or min(columns_for(count, height, wide), max(1, width // (wide + 3)))
     labelled = wide >= 40
     above = _LABEL + 4 if labelled else 2
-    padded = np.full((count, height + above, wide + 1), PAPER, np.uint8)
+    padded = np.full((count, height + above, wide + 1), Ink.PAPER, np.uint8)
     padded[:, above:, :wide] = tiles
-    sheet = mosaic(padded, columns, 2, PAPER)
+    sheet = mosaic(padded, columns, 2, Ink.PAPER)
     drawing = Sheet(sheet.shape[0], sheet.shape[1], "gray")
     drawing.pixels = sheet
     for channel in range(count):
@@ -118,23 +108,28 @@ def feature_tiles(
         is_dead = channel in dead
         if labelled:
             label = f"{channel} dead" if is_dead else str(channel)
-            drawing.text(x, y, label, _LABEL, ACCENT if is_dead else MUTED, room=wide)
+            drawing.text(x, y, label, _LABEL, Ink.ACCENT if is_dead else Ink.MUTED, room=wide)
         if is_dead:
-            drawing.box(x, y + above, wide, height, ACCENT + 7)
+            drawing.box(x, y + above, wide, height, Ink.ACCENT + 7)
     return drawing.pixels, words
+
+
+def _top(lines: list[str]) -> int:
+    """Where the body begins, below the title and these lines."""
+    return _MARGIN + 30 + 20 * len(lines) + 8
 
 
 def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, bar: tuple[str, ...]) -> Sheet:
     """Title and lines above a body, a scale bar with its two ends and a caption below."""
     texts = [*(measure(line, _SMALL) for line in lines), measure(title + "   " + kind, _TITLE), 460]
     width = max(body.shape[1], min(max(texts), 1100)) + 2 * _MARGIN
-    top = _MARGIN + 30 + 20 * len(lines) + 8
+    top = _top(lines)
     height = top + body.shape[0] + 14 + 36 + _MARGIN
     sheet = Sheet(height, width, cmap)
-    used = sheet.text(_MARGIN, _MARGIN, title, _TITLE, INK, room=width - 2 * _MARGIN)
-    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, MUTED, room=max(width - 2 * _MARGIN - used - 10, 0))
+    used = sheet.text(_MARGIN, _MARGIN, title, _TITLE, Ink.TEXT, room=width - 2 * _MARGIN)
+    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, Ink.MUTED, room=max(width - 2 * _MARGIN - used - 10, 0))
     for row, line in enumerate(lines):
-        sheet.text(_MARGIN, _MARGIN + 30 + 20 * row, line, _SMALL, MUTED, room=width - 2 * _MARGIN)
+        sheet.text(_MARGIN, _MARGIN + 30 + 20 * row, line, _SMALL, Ink.MUTED, room=width - 2 * _MARGIN)
     sheet.paste(_MARGIN, top, body)
     _scale(sheet, _MARGIN, top + body.shape[0] + 14, bar)
     return sheet
@@ -143,11 +138,11 @@ def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cm
 def _scale(sheet: Sheet, x: int, y: int, bar: tuple[str, ...]) -> None:
     low, high, *captions = bar
     sheet.gradient(x, y, 200, 12)
-    sheet.box(x, y, 200, 12, LINE)
-    sheet.text(x, y + 16, low, _SMALL, INK)
-    sheet.text(x + 200 - measure(high, _SMALL), y + 16, high, _SMALL, INK)
+    sheet.box(x, y, 200, 12, Ink.LINE)
+    sheet.text(x, y + 16, low, _SMALL, Ink.TEXT)
+    sheet.text(x + 200 - measure(high, _SMALL), y + 16, high, _SMALL, Ink.TEXT)
     for row, caption in enumerate(captions):
-        sheet.text(x + 216, y - 3 + 18 * row, caption, _SMALL, MUTED)
+        sheet.text(x + 216, y - 3 + 18 * row, caption, _SMALL, Ink.MUTED)
 
 
 def feature_mosaic(
@@ -180,6 +175,14 @@ def feature_mosaic(
     captions = [words, f"the layer spans {number(low)} to {number(high)}"] if own else [words]
     kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}"
     return _framed(entry.key, kind, lines, body, cmap, (*ends, *captions)).png()
+
+
+def input_picture(record: Record, number: int) -> bytes:
+    """Input picture `number` as PNG. Raises RecordError if it is none."""
+    pixels = record.pictures[number].pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise RecordError(f"picture {number}: is {pixels.dtype} {pixels.shape}, not 8-bit RGB; make the record again")
+    return encode(pixels, level=6)  # it goes into files that are mailed
 
 
 def short(subject: str) -> str:
@@ -218,7 +221,7 @@ def kernel_mosaic(record: Record, entry: Entry) -> bytes:
         factor = max(1, 1600 // (rows * (maps.shape[2] + 1)))
     tiles = _indices(maps, levels(maps, -top, top, STEPS), factor)
     columns = rows or columns_for(planes, *tiles.shape[1:])
-    body = mosaic(tiles, columns, 2 if factor > 1 else 1, FRAME)
+    body = mosaic(tiles, columns, 2 if factor > 1 else 1, Ink.FRAME)
     bar = (number(-top), number(top), "one range for all kernels", "zero in the middle")
     return _framed(entry.key, kind, lines, body, "diverging", bar).png()
 
@@ -231,15 +234,10 @@ def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes
     columns = columns_for(len(codes), *maps.shape[1:])
     colors = [mosaic(_grown(finite[:, c].astype(np.uint8), factor), columns, 3, 38) for c in range(3)]
     low, high = maps.span()
-    captions = ("each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
-    sheet = _framed(
-        entry.key, kind, lines, np.full(colors[0].shape, FRAME, np.uint8), "gray", ("min", "max", *captions)
-    )
-    picture = sheet.rgb()
-    top = _MARGIN + 30 + 20 * len(lines) + 8
-    height, width = colors[0].shape
-    picture[top : top + height, _MARGIN : _MARGIN + width] = np.stack(colors, axis=2)
-    return encode(Image.fromarray(picture))
+    bar = ("min", "max", "each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
+    sheet = _framed(entry.key, kind, lines, np.full(colors[0].shape, Ink.FRAME, np.uint8), "gray", bar)
+    sheet.picture(_MARGIN, _top(lines), np.stack(colors, axis=2))
+    return sheet.png()
 
 
 def histogram_sheet(entry: Entry) -> bytes:
@@ -248,16 +246,14 @@ def histogram_sheet(entry: Entry) -> bytes:
     width, height, left, top = 720, 400, 64, 96
     sheet = Sheet(height, width, "gray")
     kind = f"{entry.type} \u00b7 {spaced(entry.shape)} \u00b7 {entry.dtype}"
-    used = sheet.text(_MARGIN, _MARGIN, entry.key, _TITLE, INK, room=width - 2 * _MARGIN)
-    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, MUTED)
-    one = entry.total
-    facts = {"mean": one.mean, "std": one.std, "min": one.min, "max": one.max}
-    line = "    ".join(f"{name} {number(float(value.item()))}" for name, value in facts.items())
-    line += f"    zeros {int(one.zeros.item()):,} of {int((one.count + one.nan + one.inf).item()):,}"
-    sheet.text(_MARGIN, _MARGIN + 30, line, _SMALL, INK)
-    bad = int((one.nan + one.inf).item())
-    legend = "bars: counts    line: the same counts on a logarithmic scale"
-    sheet.text(_MARGIN, _MARGIN + 50, legend + (f"    {bad:,} values are not finite" if bad else ""), _SMALL, MUTED)
+    used = sheet.text(_MARGIN, _MARGIN, entry.key, _TITLE, Ink.TEXT, room=width - 2 * _MARGIN)
+    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, Ink.MUTED)
+    brief = shown(brief=True)
+    more = [one for one in statistics_of([entry]) if one not in brief]
+    values = counted(int(entry.total.count.item()), "finite value")
+    for row, statistics, end, ink in ((30, brief, "", Ink.TEXT), (50, more, values + _LEGEND, Ink.MUTED)):
+        figures = [f"{one.label} {written(one, entry.total)}" for one in statistics]
+        sheet.text(_MARGIN, _MARGIN + row, "    ".join([*figures, *filter(None, [end])]), _SMALL, ink)
     _bars(sheet, entry.histogram.edges, entry.histogram.counts, left, top, width - left - _MARGIN, height - top - 44)
     return sheet.png()
 
@@ -268,23 +264,23 @@ def _bars(sheet: Sheet, edges: NDArray, counts: NDArray, x: int, y: int, width: 
     logs = np.log1p(counts) / np.log1p(most)
     for line in range(5):
         row = y + round(height * line / 4)
-        sheet.fill(x, row, width, 1, FRAME if line < 4 else LINE)
+        sheet.fill(x, row, width, 1, Ink.FRAME if line < 4 else Ink.LINE)
         label = f"{round(most * (4 - line) / 4):,}"
-        sheet.text(x - 8 - measure(label, _LABEL), row - 7, label, _LABEL, MUTED)
+        sheet.text(x - 8 - measure(label, _LABEL), row - 7, label, _LABEL, Ink.MUTED)
     last = y + height
     for bin_, count in enumerate(counts):
         left, right = at[bin_], at[bin_ + 1]
         tall = round(height * int(count) / most)
         # A single value in a bin of a million others must not vanish: one pixel at least.
         tall = max(tall, 1) if count else 0
-        sheet.fill(left, y + height - tall, max(right - left - 1, 1), tall, BAR)
+        sheet.fill(left, y + height - tall, max(right - left - 1, 1), tall, Ink.BAR)
         level = y + height - round(height * float(logs[bin_]))
-        sheet.fill(left, level, right - left, 1, ACCENT + 7)
-        sheet.fill(left, min(last, level), 1, abs(level - last) + 1, ACCENT + 7)
+        sheet.fill(left, level, right - left, 1, Ink.ACCENT + 7)
+        sheet.fill(left, min(last, level), 1, abs(level - last) + 1, Ink.ACCENT + 7)
         last = level
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         value = float(edges[0] + (edges[-1] - edges[0]) * share)
         label = number(value)
-        sheet.fill(x + round(width * share) - (share == 1), y + height, 1, 5, LINE)
+        sheet.fill(x + round(width * share) - (share == 1), y + height, 1, 5, Ink.LINE)
         offset = {0.0: 0, 1.0: measure(label, _SMALL)}.get(share, measure(label, _SMALL) // 2)
-        sheet.text(x + round(width * share) - offset, y + height + 8, label, _SMALL, INK)
+        sheet.text(x + round(width * share) - offset, y + height + 8, label, _SMALL, Ink.TEXT)

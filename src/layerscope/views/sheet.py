@@ -1,11 +1,13 @@
 """A picture as 8-bit palette indices: a colour map, ink for text, and a pattern for what is not finite.
 
 Palette images are a quarter of the size of RGB and far quicker to encode, and a colour table costs nothing in a PNG.
+Colour pictures may be laid on it; then it is written in true colour.
 """
 
 from __future__ import annotations
 
 import io
+from enum import IntEnum
 from functools import cache, lru_cache
 
 import numpy as np
@@ -15,12 +17,20 @@ from PIL import Image, ImageDraw, ImageFont
 from layerscope.maps import colormap
 from layerscope.text import printable
 
-__all__ = ["ACCENT", "BAR", "FRAME", "INK", "LINE", "MUTED", "PAPER", "STEPS", "Sheet", "encode", "measure"]
+__all__ = ["RGB", "STEPS", "Ink", "Sheet", "colored", "encode", "fit", "framed", "measure", "plane"]
 
-#: palette: 0..223 the colour map, then three inks of eight strengths (text is smoothed), then single colours
+RGB = NDArray[np.uint8]  # (h, w, 3)
+
+#: palette indices of the colour map
 STEPS = 224
-INK, MUTED, ACCENT = 224, 232, 240
-PAPER, FRAME, LINE, BAR, HATCH_A, HATCH_B = 248, 249, 250, 251, 252, 253
+
+
+class Ink(IntEnum):
+    """Palette indices behind the colour map: three inks of eight strengths, since text is smoothed; single colours."""
+
+    TEXT, MUTED, ACCENT = 224, 232, 240
+    PAPER, FRAME, LINE, BAR, HATCH_A, HATCH_B = 248, 249, 250, 251, 252, 253
+
 
 _PAPER = (17, 19, 24)
 #: more fit on no line, and to measure a name of a million takes a minute
@@ -28,17 +38,17 @@ _MOST_LETTERS = 1000
 #: letters of a text that is drawn once and kept
 _LABEL = 6
 _COLORS = {
-    INK: (236, 239, 244),
-    MUTED: (150, 160, 175),
-    ACCENT: (255, 176, 59),  # orange: told apart from viridis and from gray with any colour vision
+    Ink.TEXT: (236, 239, 244),
+    Ink.MUTED: (150, 160, 175),
+    Ink.ACCENT: (255, 176, 59),  # orange: told apart from viridis and from gray with any colour vision
 }
 _SINGLE = {
-    PAPER: _PAPER,
-    FRAME: (38, 42, 51),
-    LINE: (72, 79, 92),
-    BAR: (94, 160, 214),
-    HATCH_A: (240, 240, 240),
-    HATCH_B: (90, 90, 90),
+    Ink.PAPER: _PAPER,
+    Ink.FRAME: (38, 42, 51),
+    Ink.LINE: (72, 79, 92),
+    Ink.BAR: (94, 160, 214),
+    Ink.HATCH_A: (240, 240, 240),
+    Ink.HATCH_B: (90, 90, 90),
 }
 
 
@@ -86,11 +96,12 @@ def _label(text: str, size: int) -> NDArray[np.uint8]:
 class Sheet:
     """A canvas of palette indices, uint8 (height, width), and the drawing on it."""
 
-    def __init__(self, height: int, width: int, cmap: str) -> None:
-        self.pixels = np.full((height, width), PAPER, np.uint8)
+    def __init__(self, height: int, width: int, cmap: str = "gray") -> None:
+        self.pixels = np.full((height, width), Ink.PAPER, np.uint8)
         self.cmap = cmap
+        self._pictures: list[tuple[int, int, RGB]] = []
 
-    def text(self, x: int, y: int, text: str, size: int, ink: int = INK, room: int | None = None) -> int:
+    def text(self, x: int, y: int, text: str, size: int, ink: int = Ink.TEXT, room: int | None = None) -> int:
         """Write at (x, y), the left end of the top line; cut to `room` pixels with an ellipsis. The width drawn."""
         text = printable(text[:_MOST_LETTERS])
         room = self.pixels.shape[1] - x if room is None else room
@@ -124,19 +135,71 @@ class Sheet:
         """The colour map from left to right."""
         self.paste(x, y, np.tile(np.linspace(0, STEPS - 1, width).round().astype(np.uint8), (height, 1)))
 
-    def rgb(self) -> NDArray[np.uint8]:
-        """The sheet in true colour, (height, width, 3)."""
-        return palette(self.cmap)[self.pixels]
+    def centred(self, x: int, y: int, width: int, text: str, size: int, ink: int = Ink.TEXT) -> None:
+        """Write in the middle of `width` pixels."""
+        self.text(x + max(0, (width - measure(text, size)) // 2), y, text, size, ink, room=width)
+
+    def share(self, x: int, y: int, width: int, height: int, share: float, index: int = Ink.BAR) -> None:
+        """A bar that is filled to a share of its width; not at all for NaN."""
+        self.fill(x, y, width, height, Ink.FRAME)
+        self.fill(x, y, round(width * share) if share >= 0 else 0, height, index)
+
+    def picture(self, x: int, y: int, pixels: RGB) -> None:
+        """Lay a colour picture (h, w, 3) at (x, y), over all that is drawn."""
+        self._pictures.append((x, y, pixels))
+
+    def scale(self, x: int, y: int, width: int, cmap: str, low: str, high: str) -> None:
+        """A colour bar with its two ends below."""
+        self.picture(x, y, np.tile(colormap(cmap, width)[None], (8, 1, 1)))
+        self.text(x, y + 12, low, 13)
+        self.text(x + width - measure(high, 13), y + 12, high, 13)
 
     def png(self) -> bytes:
-        """The sheet as a palette PNG."""
-        image = Image.fromarray(self.pixels)
-        image.putpalette(palette(self.cmap).tobytes())
-        return encode(image)
+        """The sheet as a PNG: in palette colours, in true colour where a colour picture lies on it."""
+        if not self._pictures:
+            image = Image.fromarray(self.pixels)
+            image.putpalette(palette(self.cmap).tobytes())
+            return encode(image)
+        page = Image.fromarray(palette(self.cmap)[self.pixels])
+        for x, y, pixels in self._pictures:
+            page.paste(Image.fromarray(pixels), (x, y))
+        return encode(page)
 
 
-def encode(image: Image.Image) -> bytes:
+def encode(image: Image.Image | RGB, level: int = 1) -> bytes:
     """PNG bytes, quick rather than smallest: level 1 costs a quarter of level 6 for a tenth more bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture.save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
+
+
+def plane(values: NDArray) -> NDArray:
+    """Any number of axes as rows and columns: depth slices below each other, a line as one row."""
+    return values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
+
+
+def colored(values: NDArray, low: float, high: float, cmap: str) -> RGB:
+    """Values through a colour map over low..high, what lies outside cut off: (rows, columns, 3)."""
+    share = np.nan_to_num((plane(values) - low) / (high - low if high > low else 1.0))
+    return colormap(cmap, 256)[np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)]
+
+
+def fit(pixels: RGB, width: int, height: int, smooth: bool = False) -> RGB:
+    """Enlarged or reduced to fit into width x height; blocks stay blocks when they grow."""
+    rows, columns = pixels.shape[:2]
+    factor = min(width / columns, height / rows)
+    size = max(1, round(columns * factor)), max(1, round(rows * factor))
+    how = Image.Resampling.LANCZOS if factor < 1 or smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(pixels).resize(size, how))
+
+
+def framed(pixels: RGB, box: tuple[float, float, float, float], width: int = 2) -> RGB:
+    """With an orange frame around x0, y0, x1, y1 (pixels, the ends outside), on a dark edge so that it is seen."""
+    image = Image.fromarray(pixels)
+    x0, y0 = (max(round(end), width) for end in box[:2])  # at the edge of the picture the frame lies inside of it
+    x1, y1 = (min(round(end), size - width) for end, size in zip(box[2:], image.size, strict=True))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((x0 - width - 1, y0 - width - 1, x1 + width, y1 + width), outline=_PAPER, width=width + 2)
+    draw.rectangle((x0 - width, y0 - width, x1 + width - 1, y1 + width - 1), outline=_COLORS[Ink.ACCENT], width=width)
+    return np.asarray(image)

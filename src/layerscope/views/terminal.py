@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +26,22 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from layerscope.record import Entry, Finding, Histogram, Layer, Record, by_change
-from layerscope.text import counted, number, printable, shape
+from layerscope.files import save
+from layerscope.record import Finding, Histogram, Layer, Record, by_change
+from layerscope.text import counted, number, printable, shape, some
+from layerscope.views.summary import channels_of, dead_share, entry_word, pair_row, rows, statistics_of
 
 __all__ = ["bar", "console", "show", "show_structure", "warn"]
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+#: columns of a file or pipe, where nothing can be scrolled to the right; and from how many on tables tell more
+_PIPE, _WIDE = 160, 110
 
 
 def console() -> Console:
-    """Standard output. A file or pipe gets wide lines, since nothing there can be scrolled to the right."""
-    seen = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed
-    return Console(width=None if seen else 160, highlight=False)
+    """Standard output; a file or pipe gets wide lines."""
+    interactive = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed
+    return Console(width=None if interactive else _PIPE, highlight=False)
 
 
 def warn(text: str) -> None:
@@ -105,54 +111,51 @@ def _table(*columns: str) -> Table:
     return grid
 
 
-def _figures(entry: Entry) -> list[str]:
-    one = entry.total
-    if one is None:
-        return [""] * 4
-    return [number(float(getattr(one, name).item())) for name in ("mean", "std", "min", "max")]
+def _print_rows(out: Console, rows: Sequence[Mapping[str, str]], leave: Sequence[str] = ()) -> None:
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in leave]
+    grid = _table(*names)
+    for row in rows:
+        grid.add_row(*(_cell(name, row.get(name, "")) for name in names))
+    out.print(grid)
+
+
+def _cell(column: str, text: str) -> Text:
+    return Text(printable(text), style="yellow" if column == "dead" and not text.startswith("0/") else "")
+
+
+def _rows(out: Console, record: Record) -> list[dict[str, str]]:
+    """With the brief statistics, and where there is room with all that say something of this record."""
+    return rows(record, statistics_of(list(record.entries.values()), brief=out.width < _WIDE))
 
 
 def _weights(out: Console, record: Record) -> None:
-    wide = out.width >= 110
-    columns = ["name", "shape", *(["dtype"] if wide else []), "mean", "std", "min", "max"]
-    grid = _table(*columns, *(["zeros", "distribution"] if wide else []))
-    unread: list[str] = []
-    for entry in record:
-        row = [_name(entry.key), shape(entry.shape), *([_name(entry.dtype)] if wide else []), *_figures(entry)]
-        if entry.type == "counter":
-            row[-4] = _name(entry.note.partition(" ")[0])
-        if entry.total is None and entry.note.startswith("no statistics"):
-            unread.append(printable(f"{entry.key}: {entry.note}"))
-        if wide:
-            row += [f"{int(entry.total.zeros.item()):,}" if entry.total else "", _spark(entry.histogram)]
-        grid.add_row(*row)
-    out.print(grid)
-    elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
+    entries = list(record.entries.values())
+    sparks = [{"distribution": _spark(entry.histogram)} for entry in entries]
+    table = [row | spark for row, spark in zip(_rows(out, record), sparks, strict=True)]
+    _print_rows(out, table, () if out.width >= _WIDE else ("dtype", "distribution"))
+    elements = sum(int(np.prod(entry.shape)) for entry in entries if entry.total)
     kept_as = _name(record.provenance.get("format") or "")
-    out.print(f"\n{counted(len(record), 'tensor')}, {counted(elements, 'value')} ({kept_as})")
+    out.print(f"\n{counted(len(entries), 'tensor')}, {counted(elements, 'value')} ({kept_as})")
+    bare = [entry for entry in entries if entry.total is None and entry.note.startswith("no statistics")]
+    unread = [f"{entry.key}: {entry.note}" for entry in bare]
     for line in unread[:5] + ([f"and {len(unread) - 5} more"] if len(unread) > 5 else []):
-        out.print(Text(line, style="yellow"))
+        out.print(Text(printable(line), style="yellow"))
     if record.provenance.get("architecture"):
         out.print(f"looks like {_name(record.provenance['architecture'])}")
     if record.foreign:
         out.print(f"globals in the pickle that are not torch's: {_name(', '.join(record.foreign))}")
     for kind in dict.fromkeys(finding.kind for finding in record.findings):
-        _kind(out, kind, [finding for finding in record.findings if finding.kind == kind])
+        _findings(out, kind, [finding for finding in record.findings if finding.kind == kind])
 
 
-def _kind(out: Console, kind: str, findings: list[Finding], most: int = 4) -> None:
+def _findings(out: Console, kind: str, findings: list[Finding], most: int = 4) -> None:
     """Findings of one kind; of an untrained network all batch norms would say the same."""
     shown = findings if len(findings) <= most + 1 else findings[:most]
     for one in shown:
-        channels = f" channels {_list(one.channels)}" if one.channels else ""
+        channels = f" channels {some(one.channels, 8)}" if one.channels else ""
         out.print(Text(printable(f"{kind}: {one.name}{channels}: {one.detail}"), style="yellow"))
     if len(shown) < len(findings):
         out.print(Text(f"{printable(kind)}: and {len(findings) - len(shown)} more; --json lists all", style="yellow"))
-
-
-def _list(channels: Sequence[object], most: int = 8) -> str:
-    shown = ", ".join(map(str, channels[:most]))
-    return shown + (f" and {len(channels) - most} more" if len(channels) > most else "")
 
 
 def _classes(out: Console, record: Record) -> None:
@@ -172,57 +175,37 @@ def _classes(out: Console, record: Record) -> None:
 
 def _features(out: Console, record: Record) -> None:
     _classes(out, record)
-    grid = _table("layer", "type", "shape", "mean", "std", "min", "max", "dead")
-    for entry in record:
-        channels = len(entry.columns.count) if entry.columns is not None else 0
-        dead = f"{len(entry.dead)}/{channels}"
-        style = "yellow" if entry.dead else ""
-        grid.add_row(
-            _name(entry.key), _name(entry.type), shape(entry.shape[1:]), *_figures(entry), Text(dead, style=style)
-        )
-    out.print(grid)
+    _print_rows(out, _rows(out, record))
     out.print(f"\n{_outputs(record)}; dead: zero everywhere on these images")
-    if record.never:
-        out.print(f"never ran: {_name(', '.join(record.never))}")
+    _never(out, record.never)
+
+
+def _never(out: Console, layers: Sequence[str]) -> None:
+    if layers:
+        out.print(f"never ran: {_name(', '.join(layers))}")
 
 
 def _outputs(record: Record) -> str:
-    channels = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
-    return f"{counted(len(record), 'layer output')}, {counted(channels, 'channel')}"
+    channels = sum(channels_of(entry) for entry in record.entries.values())
+    return f"{counted(len(record.entries), 'layer output')}, {counted(channels, 'channel')}"
 
 
 def _survey(out: Console, record: Record) -> None:
-    """One row a layer; silent: channels that are zero everywhere on nine of ten images and more, the dead left out."""
+    _print_rows(out, _rows(out, record))
     images = int(record.provenance.get("images", 0))
-    grid = _table("layer", "type", "shape", "mean", "std", "max", "dead", "silent", "copies", "rank")
-    for entry in record:
-        profile = entry.profile
-        channels = len(entry.columns.count) if entry.columns is not None else 0
-        silent = copied = rank = ""
-        if profile is not None:
-            silent = str(int(((profile.silent >= 0.9 * images) & (profile.silent < images)).sum()))
-            copied = str(len({one for pair in profile.copies for one in pair[:2]})) if profile.rank is not None else ""
-            rank = f"{profile.rank:.1f}" if profile.rank is not None else ""
-        mean, std, _, high = _figures(entry)
-        dead = Text(f"{len(entry.dead)}/{channels}", style="yellow" if entry.dead else "")
-        grid.add_row(
-            _name(entry.key), _name(entry.type), shape(entry.shape[1:]), mean, std, high, dead, silent, copied, rank
-        )
-    out.print(grid)
     of = record.provenance.get("of", images)
-    said = counted(images, "image") if images == of else f"{images:,} of {of:,} images"
-    out.print(f"\n{said}, {_outputs(record)}; dead: zero everywhere on every image")
+    looked = counted(images, "image") if images == of else f"{images:,} of {of:,} images"
+    out.print(f"\n{looked}, {_outputs(record)}; dead: zero everywhere on every image")
     if record.classes:
         _favourites(out, record)
-    if record.never:
-        out.print(f"never ran: {_name(', '.join(record.never))}")
+    _never(out, record.never)
 
 
 def _favourites(out: Console, record: Record, most: int = 5) -> None:
     """The channels whose mean a class explains best, of all layers but the last, which is the classes."""
     found = [
         (float(profile.explained[index]), entry.key, int(index), int(profile.favourite[index]))
-        for entry in list(record)[:-1]
+        for entry in list(record.entries.values())[:-1]
         if (profile := entry.profile) and profile.explained is not None and profile.favourite is not None
         for index in np.argsort(-np.nan_to_num(profile.explained, nan=-1))[:most]
     ]
@@ -244,42 +227,40 @@ def _compare(out: Console, record: Record) -> None:
     if record.stages:
         grid = _table("A", "shape", "dead", "B", "shape", "dead")
         for stage in record.stages:
-            row: list[str | Text] = []
+            cells: list[Text] = []
             for side, key in zip("ab", stage, strict=True):
                 entry = record[f"{side}:{key}"]
-                channels = len(entry.columns.count) if entry.columns is not None else 0
-                share = f"{len(entry.dead)}/{channels}"
-                row += [_name(key), shape(entry.shape[1:]), Text(share, style="yellow" if entry.dead else "")]
-            grid.add_row(*row)
+                cells += [_cell("", key), _cell("", shape(entry.shape[1:])), _cell("dead", dead_share(entry))]
+            grid.add_row(*cells)
         out.print("[bold]the same stage of both[/bold]")
         out.print(grid)
         out.print()
-    grid = _table("name", "status", "shape", "max |A-B|", "mean |A-B|", "cosine")
-    shown = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
-    for pair in by_change(shown) + [pair for pair in shown if pair.mean_abs is None]:
-        sizes = shape(pair.shape_a or pair.shape_b or ())
-        if pair.status == "shape":
-            sizes = f"{shape(pair.shape_a or ())} / {shape(pair.shape_b or ())}"
-        figures = [pair.max_abs, pair.mean_abs, pair.cosine]
-        grid.add_row(_name(pair.name), _name(pair.status), sizes, *("" if f is None else number(f) for f in figures))
-    if shown:
-        out.print(grid)
+    both = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
+    if both:
+        changed = by_change(both) + [pair for pair in both if pair.mean_abs is None]
+        _print_rows(out, [pair_row(pair) for pair in changed])
     for status, side in (("only-a", "A"), ("only-b", "B")):
         names = [pair.name for pair in record.pairs if pair.status == status]
         if names:
-            out.print(f"only in {side}: {_name(_list(names, 6))}")
-    counts = {status: sum(pair.status == status for pair in record.pairs) for status in _STATUSES}
-    what = "tensors" if record.of_tensors else "layers"
-    out.print(f"\n{what}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
+            out.print(f"only in {side}: {_name(some(names, 6))}")
+    counts = [(sum(pair.status == status for pair in record.pairs), status) for status in _STATUSES]
+    out.print(f"\n{entry_word(record)}s: " + ", ".join(f"{count} {status}" for count, status in counts if count))
 
 
 _STATUSES = ("same", "changed", "shape", "only-a", "only-b")
 
 
-def show(record: Record) -> None:
-    """Print a record."""
-    shows = {"weights": _weights, "features": _features, "compare": _compare, "survey": _survey}
-    shows[record.kind](console(), record)
+_TABLES = {"weights": _weights, "features": _features, "compare": _compare, "survey": _survey}
+
+
+def show(record: Record, path: Path | str | None = None) -> Path | None:
+    """Print a record, or write what would be printed into a file. Raises OutputError."""
+    if path is None:
+        _TABLES[record.kind](console(), record)
+        return None
+    text = io.StringIO()
+    _TABLES[record.kind](Console(file=text, width=_PIPE, highlight=False), record)
+    return save(text.getvalue().encode("utf-8", "replace"), Path(path))
 
 
 def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> None:
@@ -298,9 +279,7 @@ def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> 
     total, trainable = (sum(getattr(layer, name) for layer in top) for name in ("parameters", "trainable"))
     ran = sum(layer.leaf and layer.calls > 0 for layer in layers)
     out.print(f"\n{counted(ran, 'layer')} ran, {counted(total, 'parameter')}, {trainable:,} trainable")
-    never = [layer.path for layer in layers if layer.leaf and not layer.calls]
-    if never:
-        out.print(f"never ran: {_name(', '.join(never))}")
+    _never(out, [layer.path for layer in layers if layer.leaf and not layer.calls])
 
 
 def _line(layer: Layer, own: str) -> Text:

@@ -10,9 +10,8 @@ from PIL import Image, ImageDraw
 
 from layerscope.looks import Arithmetic, Evidence, Field, Look, written
 from layerscope.text import number
-from layerscope.views.page import RGB, Page, colored, fit, framed, plane
 from layerscope.views.png import short
-from layerscope.views.sheet import ACCENT, BAR, FRAME, INK, LINE, MUTED, measure
+from layerscope.views.sheet import RGB, Ink, Sheet, colored, fit, framed, measure, plane
 
 __all__ = ["evidence_page", "unit_page"]
 
@@ -24,33 +23,33 @@ def unit_page(look: Look) -> bytes:
     """One unit as a PNG: where it looks, what it saw, and the sum that gave its value."""
     found = look.arithmetic
     height = 476 + (_sum_height(found) if found else 44)
-    page = Page(height, _WIDTH)
+    page = Sheet(height, _WIDTH)
     used = page.text(_MARGIN, 18, look.layer, 22)
-    page.text(_MARGIN + used + 10, 24, f"{look.name.removeprefix(look.layer).strip()}   {look.type}", 15, MUTED)
-    page.text(_MARGIN, 52, f"{short(look.network)} · {look.picture.name}", 14, MUTED, room=_WIDTH - 2 * _MARGIN)
+    page.text(_MARGIN + used + 10, 24, f"{look.name.removeprefix(look.layer).strip()}   {look.type}", 15, Ink.MUTED)
+    page.text(_MARGIN, 52, f"{short(look.network)} · {look.picture.name}", 14, Ink.MUTED, room=_WIDTH - 2 * _MARGIN)
     _places(page, look)
-    page.sheet.fill(_MARGIN, 458, _WIDTH - 2 * _MARGIN, 1, LINE)
+    page.fill(_MARGIN, 458, _WIDTH - 2 * _MARGIN, 1, Ink.LINE)
     if found:
         _sum(page, found, 476)
     else:
         note = next((note for note in look.notes if look.layer in note), f"{look.type} has no arithmetic to show")
-        page.text(_MARGIN, 476, note, 14, MUTED, room=_WIDTH - 2 * _MARGIN)
+        page.text(_MARGIN, 476, note, 14, Ink.MUTED, room=_WIDTH - 2 * _MARGIN)
     return page.png()
 
 
-def _column(page: Page, column: int, title: str, pixels: RGB, caption: str, bar: tuple[str, str] | None = None) -> None:
+def _column(page: Sheet, column: int, title: str, pixels: RGB, caption: str, *ends: str) -> None:
     """A titled picture in one of the four columns, with the ends of its colour bar if it has one."""
     y = 88
     x = _MARGIN + column * (_PANEL + _GAP)
-    page.text(x, y, title, 15, INK, room=_PANEL)
+    page.text(x, y, title, 15, Ink.TEXT, room=_PANEL)
     page.picture(x, y + 26, pixels)
     below = y + 26 + _PANEL + 8
-    if bar:
-        page.scale(x, below, _PANEL, "viridis", *bar)
-    page.text(x, below + (32 if bar else 0), caption, 13, MUTED, room=_PANEL)
+    if ends:
+        page.scale(x, below, _PANEL, "viridis", *ends)
+    page.text(x, below + (32 if ends else 0), caption, 13, Ink.MUTED, room=_PANEL)
 
 
-def _places(page: Page, look: Look) -> None:
+def _places(page: Sheet, look: Look) -> None:
     """The four pictures: photo with the field, the field itself, what moves the unit, its map."""
     photo, mask = look.picture.pixels, look.field.mask
     x0, y0, x1, y1 = _box(look.field)
@@ -70,7 +69,7 @@ def _places(page: Page, look: Look) -> None:
         seen = plane(look.effective[inside] if x1 > x0 else look.effective)
         top = float(np.nan_to_num(seen).max()) or 1.0
         heat = fit(colored(np.sqrt(seen / top), 0, 1, "viridis"), _PANEL, _PANEL)
-        _column(page, 2, "what moves it", heat, "|gradient| by pixel, square-root colours", ("0", number(top)))
+        _column(page, 2, "what moves it", heat, "|gradient| by pixel, square-root colours", "0", number(top))
     _map(page, look)
 
 
@@ -81,12 +80,12 @@ def _box(field: Field) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def _map(page: Page, look: Look) -> None:
+def _map(page: Sheet, look: Look) -> None:
     """The channel's map with the unit framed; a single value in large letters."""
     if look.map.size == 1:
         x = _MARGIN + 3 * (_PANEL + _GAP)
         page.text(x, 88, "its value", 15)
-        page.text(x, 118, written(look.value), 40, ACCENT, room=_PANEL)
+        page.text(x, 118, written(look.value), 40, Ink.ACCENT, room=_PANEL)
         return
     values = plane(look.map)
     low, high = float(np.nan_to_num(values).min()), float(np.nan_to_num(values).max())
@@ -95,7 +94,7 @@ def _map(page: Page, look: Look) -> None:
     tall, wide = drawn.shape[0] / values.shape[0], drawn.shape[1] / values.shape[1]
     drawn = framed(drawn, (column * wide, row * tall, (column + 1) * wide, (row + 1) * tall))
     caption = f"{written(look.value)} here, in the map of {' x '.join(map(str, look.map.shape))}"
-    _column(page, 3, "its map", drawn, caption, (number(low), number(high)))
+    _column(page, 3, "its map", drawn, caption, number(low), number(high))
 
 
 def _planes(values: NDArray) -> NDArray:
@@ -119,7 +118,7 @@ def _sum_height(found: Arithmetic) -> int:
     return (tall if found.patch.size > 1 else 48) + 116
 
 
-def _sum(page: Page, found: Arithmetic, y: int) -> None:
+def _sum(page: Sheet, found: Arithmetic, y: int) -> None:
     """Patch, kernel and products of the input channels that weigh most, the rest, and the sum written out."""
     if found.kernel is None or found.products is None:
         _formula(page, found, y)
@@ -131,31 +130,31 @@ def _sum(page: Page, found: Arithmetic, y: int) -> None:
     more = f"the {len(order)} of {len(sums):,} input channels that weigh most"
     if len(order) == len(sums):
         more = "every input channel, the heaviest first"
-    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, more, 14, MUTED)
+    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, more, 14, Ink.MUTED)
     tall, wide = _tile(found)
     ends = [float(np.abs(values[order]).max()) or 1.0 for values in (patch, kernel, products)]
     top, left = y + 50, _MARGIN + 84
     for row, name in enumerate(("patch", "x kernel", "= product")):
         at = top + row * (tall + 22)
         page.text(_MARGIN, at + tall // 2 - 14, name, 14)
-        page.text(_MARGIN, at + tall // 2 + 4, f"±{number(ends[row])}", 12, MUTED)
+        page.text(_MARGIN, at + tall // 2 + 4, f"±{number(ends[row])}", 12, Ink.MUTED)
         for column, channel in enumerate(order):
             x = left + column * (_CELL + 12) + (_CELL - wide) // 2
             values = (patch, kernel, products)[row][channel]
             _numbers(page, x, at, values, ends[row], tall, wide)
     for column, channel in enumerate(order):
         x = left + column * (_CELL + 12)
-        page.centred(x, top - 20, _CELL, f"input {found.inputs[channel]}", 13, MUTED)
+        page.centred(x, top - 20, _CELL, f"input {found.inputs[channel]}", 13, Ink.MUTED)
         page.centred(x, top + 3 * (tall + 22) - 12, _CELL, f"{sums[channel]:+.4g}", 15)
     at = top + 3 * (tall + 22) + 22
     if len(order) < len(sums):
-        page.text(left, at - 4, f"{written(float(sums[order].sum()))} from these", 14, MUTED)
+        page.text(left, at - 4, f"{written(float(sums[order].sum()))} from these", 14, Ink.MUTED)
         rest = f"{float(sums.sum() - sums[order].sum()):+.5g} from the other {len(sums) - len(order):,} input channels"
-        page.text(left + 200, at - 4, rest, 14, MUTED)
+        page.text(left + 200, at - 4, rest, 14, Ink.MUTED)
     _total(page, found, at + 24)
 
 
-def _numbers(page: Page, x: int, y: int, values: NDArray, most: float, tall: int, wide: int) -> None:
+def _numbers(page: Sheet, x: int, y: int, values: NDArray, most: float, tall: int, wide: int) -> None:
     """A tile around zero in blue and red, with its numbers in the cells where they can be read."""
     rows, columns = values.shape
     colors = colored(values, -most, most, "diverging")
@@ -181,9 +180,9 @@ def _brief(value: float) -> str:
     return text if size >= 0.1 else text.replace("0.", ".", 1)
 
 
-def _formula(page: Page, found: Arithmetic, y: int) -> None:
+def _formula(page: Sheet, found: Arithmetic, y: int) -> None:
     page.text(_MARGIN, y, "how the value came about", 15)
-    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, found.formula, 14, MUTED)
+    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, found.formula, 14, Ink.MUTED)
     tall, wide = _tile(found)
     left, room = _MARGIN, 48
     if found.patch.size > 1:
@@ -192,39 +191,36 @@ def _formula(page: Page, found: Arithmetic, y: int) -> None:
         left += wide + 24
     for row, (name, value) in enumerate(found.terms.items()):
         at = left + row % 3 * 240, y + 34 + row // 3 * 24
-        used = page.text(*at, name, 14, MUTED)
+        used = page.text(*at, name, 14, Ink.MUTED)
         page.text(at[0] + used + 8, at[1], written(value), 14)
     _total(page, found, y + room + 48)
 
 
-def _total(page: Page, found: Arithmetic, y: int) -> None:
+def _total(page: Sheet, found: Arithmetic, y: int) -> None:
     """The sum in large letters, and what the layer produced beside it."""
-    page.sheet.fill(_MARGIN, y, _WIDTH - 2 * _MARGIN, 44, FRAME)
+    page.fill(_MARGIN, y, _WIDTH - 2 * _MARGIN, 44, Ink.FRAME)
     if found.kernel is not None:
         total = written(found.sum - found.bias)
         line = f"sum of {found.patch.size:,} products {total}  +  bias {written(found.bias)}  =  "
     else:
         line = f"{found.formula}  =  "
     x = _MARGIN + 14 + page.text(_MARGIN + 14, y + 10, line, 19)
-    x += page.text(x, y + 10, written(found.sum), 19, ACCENT)
+    x += page.text(x, y + 10, written(found.sum), 19, Ink.ACCENT)
     produced = f"the layer produced {written(found.value)}, {number(abs(found.sum - found.value))} apart"
-    page.text(max(x + 24, _WIDTH - _MARGIN - 14 - measure(produced, 14)), y + 14, produced, 14, MUTED)
+    page.text(max(x + 24, _WIDTH - _MARGIN - 14 - measure(produced, 14)), y + 14, produced, 14, Ink.MUTED)
 
 
 def evidence_page(evidence: Evidence) -> bytes:
     """One decision as a PNG: the photo, Grad-CAM over it, and what covering each place does to the class's score."""
     panel = 352
     width = 2 * _MARGIN + 3 * panel + 2 * _GAP
-    page = Page(84 + 26 + panel + 56, width)
+    page = Sheet(84 + 26 + panel + 56, width)
     used = page.text(_MARGIN, 18, evidence.label, 22)
     what = "predicted" if evidence.predicted else "chosen, not the predicted class"
-    page.text(_MARGIN + used + 10, 24, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15, MUTED)
-    page.sheet.fill(width - _MARGIN - 160, 28, 160, 8, FRAME)
-    page.sheet.fill(
-        width - _MARGIN - 160, 28, round(160 * evidence.probability) if evidence.probability >= 0 else 0, 8, BAR
-    )
+    page.text(_MARGIN + used + 10, 24, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15, Ink.MUTED)
+    page.share(width - _MARGIN - 160, 28, 160, 8, evidence.probability)
     names = f"{short(evidence.network)} · {evidence.picture.name}"
-    page.text(_MARGIN, 52, names, 14, MUTED, room=width - 2 * _MARGIN)
+    page.text(_MARGIN, 52, names, 14, Ink.MUTED, room=width - 2 * _MARGIN)
     photo = evidence.picture.pixels
     top = float(evidence.cam_full.max()) or 1.0
     most = float(np.abs(evidence.occlusion).max()) or 1.0
@@ -238,7 +234,7 @@ def evidence_page(evidence: Evidence) -> bytes:
     for column, (title, detail, pixels) in enumerate(panels):
         x = _MARGIN + column * (panel + _GAP)
         used = page.text(x, 84, title, 15)
-        page.text(x + used + 8, 86, detail, 13, MUTED, room=panel - used - 8)
+        page.text(x + used + 8, 86, detail, 13, Ink.MUTED, room=panel - used - 8)
         page.picture(x, 110, fit(pixels, panel, panel, smooth=True))
     x, y = _MARGIN + panel + _GAP, 110 + panel + 10
     page.scale(x, y, panel, "viridis", "0", f"{number(top)} speaks for it")

@@ -10,24 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layerscope.record import Record
+from layerscope.stats.table import figures
 from layerscope.watching.events import Event
 
 __all__ = ["Sink", "mlflow_sink", "table", "wandb_sink"]
 
 Sink = Callable[[int, Mapping[str, float], Sequence[Event], Record | None], None]
 
-_COLUMNS = ("tensor", "mean", "std", "min", "max", "zeros", "nan", "inf")
-
 
 def table(record: Record) -> dict[str, list[Any]]:
     """Statistics of every tensor and layer as columns of equal length."""
-    rows = []
-    for entry in record:
-        one = entry.total
-        if one is not None:
-            figures = [float(getattr(one, name)[0]) for name in _COLUMNS[1:5]]
-            rows.append([entry.key, *figures, *(int(getattr(one, name)[0]) for name in _COLUMNS[5:])])
-    return {name: list(column) for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True)} if rows else {}
+    columns: dict[str, list[Any]] = {}
+    for entry in record.entries.values():
+        if entry.total is not None:
+            for name, values in {"tensor": [entry.key], **figures(entry.total)}.items():
+                columns.setdefault(name, []).append(values[0])
+    return columns
 
 
 def wandb_sink(run: Any = None) -> Sink:
@@ -37,7 +35,7 @@ def wandb_sink(run: Any = None) -> Sink:
     def sink(step: int, scalars: Mapping[str, float], events: Sequence[Event], record: Record | None) -> None:
         body: dict[str, Any] = {**scalars}
         if record is not None:
-            for entry in record:
+            for entry in record.entries.values():
                 if entry.histogram:
                     pair = entry.histogram.counts.tolist(), entry.histogram.edges.tolist()
                     body[f"histograms/{entry.key}"] = wandb.Histogram(np_histogram=pair)
@@ -45,7 +43,7 @@ def wandb_sink(run: Any = None) -> Sink:
             rows = [list(row) for row in zip(*columns.values(), strict=True)]
             body["tensors"] = wandb.Table(columns=list(columns), data=rows)
         if events:
-            body["events"] = wandb.Table(columns=["step", "event"], data=[[one.step, one.text] for one in events])
+            body["events"] = wandb.Table(columns=["step", "event"], data=[[event.step, event.text] for event in events])
         current: Any = run or wandb.run
         current.log({"watched step": step, **body})
 

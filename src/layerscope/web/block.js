@@ -3,33 +3,32 @@
 import { halve } from "./resample.js";
 
 export const NONFINITE = 255;
-const HEADER_BYTES = 16;
+/** The arrays of a block by the name of their type. */
+export const TYPES = { f4: Float32Array, i4: Int32Array, u4: Uint32Array };
 // More than any record has; a header that lies about its size must not make the page reserve memory for it.
 const MOST_PLANES = 1 << 22;
 /** Flag: the codes are differences from what their neighbours let expect. */
 const PREDICTED = 1;
 const DAMAGED = "the data of this layer is damaged or cut off";
 
-/** @param {ArrayBuffer} buffer is kept, and its codes are brought into the plain form @returns {Block} */
-export function parseBlock(buffer) {
-  if (buffer.byteLength < HEADER_BYTES) throw new Error(DAMAGED);
+/** @param {ArrayBuffer} buffer is kept, and its codes are brought into the plain form @param {Layout} layout of the index @returns {Block} */
+export function parseBlock(buffer, { header_bytes: start, arrays }) {
+  if (buffer.byteLength < start) throw new Error(DAMAGED);
   const head = new Uint32Array(buffer, 0, 4),
     [C, h, w, flags] = head,
-    codesAt = HEADER_BYTES + 36 * C;
+    codesAt = start + 4 * arrays.length * C;
   if (C > MOST_PLANES || buffer.byteLength !== codesAt + C * h * w) throw new Error(DAMAGED);
   if (flags > PREDICTED) throw new Error("this layer was packed by a newer layerscope; update layerscope");
   const codes = new Uint8Array(buffer, codesAt, C * h * w);
   if (flags & PREDICTED) undoPrediction(codes, C, h, w);
   head[3] = 0; // now these are the codes themselves
-  const floats = (/** @type {number} */ n) => new Float32Array(buffer, HEADER_BYTES + 4 * C * n, C),
-    wholes = (/** @type {number} */ n) => new Uint32Array(buffer, HEADER_BYTES + 4 * C * n, C);
-  return {
-    C, h, w,
-    lo: floats(0), hi: floats(1), mean: floats(2), std: floats(3), min: floats(4), max: floats(5),
-    zeros: wholes(6), nan: wholes(7), inf: wholes(8),
-    codes,
-    mips: [], counts: null,
-  };
+  const stats = named(arrays.map(([name, type], n) => [name, new (Reflect.get(TYPES, type))(buffer, start + 4 * C * n, C)]));
+  return { C, h, w, lo: stats.lo, hi: stats.hi, stats, codes, mips: [], counts: null };
+}
+
+/** @param {[string, Numbers][]} pairs @returns {Record<string, Numbers>} */
+function named(pairs) {
+  return Object.fromEntries(pairs);
 }
 
 /** @param {Block} block @param {number} c @param {number} y @param {number} x @returns {number} NaN if not finite */
@@ -113,19 +112,15 @@ export function peakOf(block, c) {
 export function difference(a, b) {
   const { C, h, w } = a,
     size = h * w,
-    make = () => new Float32Array(C);
-  const out = {
-    C, h, w, lo: make(), hi: make(), mean: make(), std: make(), min: make(), max: make(),
-    zeros: new Uint32Array(C), nan: new Uint32Array(C), inf: new Uint32Array(C),
-    codes: new Uint8Array(C * size), mips: [], counts: null,
-  };
+    stats = named(Object.keys(a.stats).map((name) => [name, new Float32Array(C).fill(NaN)])),
+    out = { C, h, w, lo: stats.lo, hi: stats.hi, stats, codes: new Uint8Array(C * size), mips: [], counts: null };
   const values = new Float32Array(size);
   for (let c = 0; c < C; c++) differenceOf(a, b, c, values, out);
   return out;
 }
 
 /**
- * One plane of it; `mean` becomes the mean of |A - B|: what channels are sorted by.
+ * One plane of it; `mean` becomes the mean of |A - B|, what channels are sorted by. What does not follow is NaN.
  * @param {Block} a @param {Block} b @param {number} c @param {Float32Array} values @param {Block} out
  */
 function differenceOf(a, b, c, values, out) {
@@ -145,10 +140,8 @@ function differenceOf(a, b, c, values, out) {
     squares += value * value;
   }
   if (!finite) [low, high] = [NaN, NaN];
-  [out.lo[c], out.hi[c], out.min[c], out.max[c]] = [low, high, low, high];
-  out.mean[c] = finite ? sum / finite : NaN;
-  out.std[c] = finite ? Math.sqrt(squares / finite) : NaN;
-  out.nan[c] = size - finite;
+  const known = { lo: low, hi: high, min: low, max: high, mean: sum / finite, std: Math.sqrt(squares / finite), nan: size - finite };
+  for (const [name, value] of Object.entries(known)) if (out.stats[name]) out.stats[name][c] = value;
   const perValue = high > low ? 254 / (high - low) : 0;
   for (let i = 0, at = c * size; i < size; i++, at++) {
     out.codes[at] = Number.isNaN(values[i]) ? NONFINITE : Math.round((values[i] - low) * perValue);

@@ -62,14 +62,13 @@ export class ChannelPane {
   /** A channel over a data set. @param {Scene} scene @param {number} channel @param {Profile} profile */
   surveyed(scene, channel, profile) {
     const { tiles } = scene.panes[0],
-      classes = this.state.index?.classes ?? [],
-      size = profile.images * profile.grid[0] * profile.grid[1];
+      classes = this.state.index?.classes ?? [];
     this.maps = [];
     fill(this.said);
     fill(this.pane,
       this.header(scene, channel),
       this.examples.element,
-      figures([...channelMeaning(profile, channel, classes), ...channelFigures({ ...tiles, strip: false }, channel, size),
+      figures([...channelMeaning(profile, channel, classes), ...channelFigures(this.state, { ...tiles, strip: false }, channel),
         ...channelQuantiles(profile, tiles.block, channel)]),
       profile.bins ? this.canvas : null);
     this.examples.show(tiles.layer, profile, channel);
@@ -92,7 +91,7 @@ export class ChannelPane {
   /** The last layer's values are the classes. @param {number} channel */
   className(channel) {
     const { index, image, layer, rows } = this.state;
-    if (layer !== rows[rows.length - 1]?.key || index?.kind !== "features") return "";
+    if (layer !== rows[rows.length - 1]?.key || !index || index.compares) return "";
     return index.predictions[image]?.find((one) => one.index === channel)?.label ?? "";
   }
 
@@ -120,7 +119,7 @@ export class ChannelPane {
       there = sides.filter(([, tiles]) => tiles && channel < tiles.count);
     return there.map(([name, tiles]) => h("section",
       there.length > 1 ? h("h3", { "data-side": name.toLowerCase() }, name) : "",
-      figures([...channelFigures(/** @type {Tiles} */ (tiles), channel), ...(name === "A" ? this.apart(channel) : [])])));
+      figures([...channelFigures(this.state, /** @type {Tiles} */ (tiles), channel), ...(name === "A" ? this.apart(channel) : [])])));
   }
 
   /** The tokens apart from their patches, or from where attention looks. @returns {HTMLElement[]} */
@@ -204,7 +203,7 @@ export class ChannelPane {
     parts.push(...layerMeaning(this.store));
     if (home) go("back to what the layer gives", home.key);
     for (const name of kernelsIn(index, row)) go(`its kernels: ${name.split(".").pop()}`, name);
-    if (index.kind === "features" && !index.live && !index.at && /Conv|Linear/.test(row.a?.type ?? "")) parts.push(h("p.muted.hint", "Its kernels are not in a record of features: layerscope view NETWORK IMAGE shows them, and layerscope weights CHECKPOINT."));
+    if (index.entry === "layer" && !index.compares && !index.dataset && !index.live && !index.at && /Conv|Linear/.test(row.a?.type ?? "")) parts.push(h("p.muted.hint", "Its kernels are not in a record of features: layerscope view NETWORK IMAGE shows them, and layerscope weights CHECKPOINT."));
     if (row.a?.maps.length || row.b?.maps.length) parts.push(h("p.muted.hint", "Choose one on the sheet: click it, or press Enter and walk with the arrow keys."));
     return parts;
   }
@@ -212,10 +211,7 @@ export class ChannelPane {
   /** @param {Layer} layer @param {string} side */
   summaryOf(layer, side) {
     const { total } = layer;
-    const shown = total
-      ? figures([["mean", num(total.mean)], ["std", num(total.std)], ["least", num(total.min)], ["greatest", num(total.max)],
-        ["zeros", share(total.zeros, totalCount(total))], ["not finite", count((total.nan ?? 0) + (total.inf ?? 0))]])
-      : h("p.muted", "no distribution");
+    const shown = total ? figures(statisticsOf(this.state, (name) => total[name], valuesIn(total))) : h("p.muted", "no distribution");
     return h("section",
       side ? h("h3", { "data-side": side }, side.toUpperCase()) : "",
       h("p.layer-line", `${layer.type} `, quiet(`${dims(layer.shape, layer.layout)} · ${layer.dtype}`)),
@@ -225,14 +221,18 @@ export class ChannelPane {
   }
 }
 
-/** @param {Record<string, number|null>} total */
-function totalCount(total) {
-  return (total.count ?? 0) + (total.nan ?? 0) + (total.inf ?? 0);
-}
-
-/** @param {number|null|undefined} part @param {number} whole */
-function share(part, whole) {
-  return part == null || !whole ? "–" : percent(part / whole);
+/**
+ * Every statistic with its label. @param {State} state @param {(name: string) => number|null} valueOf
+ * @param {number} size how many values there are
+ * @returns {Figure[]}
+ */
+function statisticsOf({ index }, valueOf, size) {
+  return (index?.statistics ?? []).map(({ name, label, type }) => {
+    const value = valueOf(name),
+      share = value ? percent(value / size) : "";
+    if (type === "float" || value == null) return [label, num(value)];
+    return [label, share && value >= 1000 ? share : count(value) + (share && ` · ${share}`), `${count(value)} of ${count(size)}`];
+  });
 }
 
 /** @param {number[]} numbers */
@@ -251,28 +251,23 @@ function pairFigures(pair) {
     figures([["status", pair.status], ["greatest |A − B|", num(pair.max_abs)], ["mean |A − B|", num(pair.mean_abs)], ["cosine", num(pair.cosine, 6)]], "one"));
 }
 
-/** @param {Tiles} tiles @param {number} channel @param {number} [whole] values @returns {[string, string][]} */
-function channelFigures(tiles, channel, whole = 0) {
-  const { block } = tiles,
-    planes = planesOf(tiles, channel),
-    over = (/** @type {ArrayLike<number>} */ from) => planes.reduce((sum, plane) => sum + from[plane], 0),
-    size = whole || planes.length * block.h * block.w;
+/** @param {State} state @param {Tiles} tiles @param {number} channel @returns {Figure[]} */
+function channelFigures(state, tiles, channel) {
+  const { block, layer } = tiles;
   if (tiles.strip) return [["value", num(block.hi[channel], 6)], ["rank", `${count(rankOf(block.hi, channel))} of ${count(tiles.count)}`]];
-  const broken = over(block.nan) + over(block.inf),
-    zeros = over(block.zeros);
-  return [
-    ["mean", num(over(block.mean) / planes.length)],
-    ["std", num(Math.sqrt(planes.reduce((sum, plane) => sum + block.std[plane] ** 2, 0) / planes.length))],
-    ["least", num(Math.min(...planes.map((plane) => block.min[plane])))],
-    ["greatest", num(Math.max(...planes.map((plane) => block.max[plane])))],
-    ["zeros", whole ? percent(zeros / size) : count(zeros) + (zeros && zeros <= size ? ` · ${percent(zeros / size)}` : "")],
-    ["not finite", count(broken)],
-  ];
+  // Of all images, and of a whole kernel: its slices, and its colours, have the same statistics.
+  const size = layer.total ? valuesIn(layer.total) / (tiles.what === "matrix" ? 1 : layer.channels) : block.h * block.w;
+  return statisticsOf(state, (name) => block.stats[name][planesOf(tiles, channel)[0]], size);
 }
 
-/** @param {Float32Array} values @param {number} at */
+/** How many values there are. @param {Record<string, number|null>} total */
+function valuesIn({ count, nan, inf }) {
+  return (count ?? 0) + (nan ?? 0) + (inf ?? 0);
+}
+
+/** @param {Numbers} values @param {number} at */
 function rankOf(values, at) {
-  return values.reduce((rank, value) => rank + (value > values[at] ? 1 : 0), 1);
+  return Array.from(values).filter((value) => value > values[at]).length + 1;
 }
 
 /** The channel before or after in the order of the sheet. @param {Store} store @param {number} by */

@@ -11,8 +11,6 @@ import { nameOf } from "./tiles.js";
 
 /** @type {[string, string, string][]} field, value, label */
 const OPTIONS = [
-  ["sort", "index", "index"], ["sort", "std", "std"], ["sort", "max", "max"], ["sort", "dead", "dead"], ["sort", "change", "A − B"],
-  ["sort", "silent", "silent"], ["sort", "class", "class"],
   ["range", "channel", "channel"], ["range", "layer", "layer"], ["range", "network", "network"],
   ["map", "viridis", "viridis"], ["map", "gray", "gray"], ["map", "diverging", "diverging"],
   ["mode", "side", "side by side"], ["mode", "swipe", "swipe"], ["mode", "blink", "blink"], ["mode", "diff", "A − B"],
@@ -22,12 +20,15 @@ const HINTS = {
   "range channel": "each channel over its own least and greatest value: shapes are seen",
   "range layer": "all channels over the range of this layer: strengths can be compared",
   "range network": "all layers over one range",
-  "sort change": "by the mean of |A − B|",
-  "sort std": "the most varied first",
-  "sort silent": "zero everywhere on the most images first",
-  "sort class": "first those that the classes explain best",
-  "sort dead": "channels that are zero everywhere first",
 };
+
+/** What channels can be sorted by beside the statistics. @type {[string, string, string, (index: Index) => boolean][]} value, label, hint, where */
+const SORTS = [
+  ["dead", "dead", "channels that are zero everywhere first", () => true],
+  ["change", "A − B", "by the mean of |A − B|", isCompared],
+  ["silent", "silent", "zero everywhere on the most images first", ({ dataset }) => dataset],
+  ["class", "class", "first those that the classes explain best", ({ dataset, classes }) => dataset && Boolean(classes?.length)],
+];
 
 export class Controls {
   /** @param {Store} store */
@@ -38,29 +39,47 @@ export class Controls {
       const name = field === "mode" ? "compare" : field;
       byId("controls").append(h("div.choice", { id: `group-${field}`, hidden: field === "mode" }, name, h("div", { id: `choose-${field}`, role: "group", "aria-label": name })));
     }
+    this.sorts = "";
     /** @type {[string, string, HTMLButtonElement][]} */
-    this.buttons = OPTIONS.map(([field, value, label]) => {
-      const title = Reflect.get(HINTS, `${field} ${value}`) ?? null;
-      const choose = (/** @type {MouseEvent} */ event) => {
-        store.set(/** @type {any} */ ({ [field]: value }));
-        // Clicked with a mouse it gives the keys back to the sheet; chosen with a key it keeps the focus.
-        if (event.detail) button.blur();
-      };
-      /** @type {HTMLButtonElement} */
-      const button = /** @type {HTMLButtonElement} */ (h("button", { "data-value": value, title, onclick: choose }, label));
-      byId(`choose-${field}`).append(button);
-      return [field, value, button];
-    });
+    this.buttons = OPTIONS.map(([field, value, label]) => this.button(field, value, label, Reflect.get(HINTS, `${field} ${value}`) ?? null));
+    store.on("index", () => this.buildSorts());
     store.on("scene index layer range map sort mode", () => this.buttonsNow());
     store.on("scene layer channel y x rows tensors query", () => this.crumbs());
     store.on("scene channel theme", () => this.scaleBar());
   }
 
+  /** @param {string} field @param {string} value @param {string} label @param {string|null} title @returns {[string, string, HTMLButtonElement]} */
+  button(field, value, label, title) {
+    const choose = (/** @type {MouseEvent} */ event) => {
+      this.store.set(/** @type {any} */ ({ [field]: value }));
+      // Clicked with a mouse it gives the keys back to the sheet; chosen with a key it keeps the focus.
+      if (event.detail) button.blur();
+    };
+    /** @type {HTMLButtonElement} */
+    const button = /** @type {HTMLButtonElement} */ (h("button", { "data-value": value, title, onclick: choose }, label));
+    byId(`choose-${field}`).append(button);
+    return [field, value, button];
+  }
+
+  /** The channels' own order, the statistics in brief, and what else there is of this index. */
+  buildSorts() {
+    const { index, sort } = this.state;
+    if (!index) return;
+    /** @type {[string, string, string][]} */
+    const sorts = [["index", "index", "in the order of the layer"],
+      .../** @type {[string, string, string][]} */ (index.statistics.filter(({ brief }) => brief).map(({ name, label, text }) => [name, label, `${text}: the greatest first`])),
+      .../** @type {[string, string, string][]} */ (SORTS.filter(([, , , there]) => there(index)).map((one) => one.slice(0, 3)))];
+    if (!sorts.some(([value]) => value === sort)) this.store.set({ sort: "index" });
+    if (this.sorts === String(sorts)) return; // the steps of a run have the same ones
+    this.sorts = String(sorts);
+    fill(byId("choose-sort"));
+    this.buttons = [...this.buttons.filter(([field]) => field !== "sort"), ...sorts.map((one) => this.button("sort", ...one))];
+  }
+
   buttonsNow() {
     const { state } = this.store,
-      { scene, index } = state,
-      compared = index?.kind === "compare" && index.layers.length > 0;
-    byId("group-mode").hidden = !compared;
+      { scene, index } = state;
+    byId("group-mode").hidden = !index || !isCompared(index);
     const row = scene?.shown.row,
       same = Boolean(row && alike(row, scene.shown.image)),
       tiles = scene?.panes[0].tiles,
@@ -74,11 +93,7 @@ export class Controls {
         button.disabled = value === "side" ? scene?.mode === "one" : !same;
         button.title = row && button.disabled ? whyNotBoth(row) : "";
       }
-      if (value === "silent" || value === "class") button.hidden = index?.kind !== "survey" || (value === "class" && !index.classes?.length);
-      if (value === "change") {
-        button.hidden = !compared;
-        button.disabled = !same;
-      }
+      if (value === "change") button.disabled = !same;
     }
     byId("controls").classList.toggle("off", !scene);
   }
@@ -102,7 +117,7 @@ export class Controls {
       shapes = shape[0] === shape[1] ? shape.slice(0, 1) : shape;
     fill(byId("layer-facts"), ...(main ? [h("span", shapes.join("  |  ")), quiet(main.type),
       main.dead.length ? h("button.chip.dead", { title: "show them first", onclick: () => this.store.set({ sort: "dead" }) }, `${count(main.dead.length)} dead`) : null,
-      index?.kind === "compare" && row && !alike(row, 0) ? h("span.muted.note-short", whyNotBoth(row)) : null,
+      index?.compares && row && !alike(row, 0) ? h("span.muted.note-short", whyNotBoth(row)) : null,
       main.note && !query ? h("span.muted.note-short", { title: main.note }, main.note) : null] : []));
   }
 
@@ -121,6 +136,11 @@ export class Controls {
     byId("scale-middle").textContent = even ? "0" : "";
     byId("scale-said").textContent = scaleSaid(this.state, scene, own);
   }
+}
+
+/** Two sides, and their maps. @param {Index} index */
+function isCompared({ compares, layers }) {
+  return compares && layers.length > 0;
 }
 
 /** @param {State} state @param {Scene} scene @param {boolean} own */
@@ -148,8 +168,8 @@ export function topBar(store) {
   store.on("index", ({ index, image }) => {
     if (!index) return;
     fill(byId("subject"), ...subjectParts(index));
-    const places = Array.from({ length: index.kind === "survey" ? imagesIn(index) : 0 }, (_, n) => (n ? `example ${n + 1}` : "best example")),
-      names = index.kind === "compare" && !index.at ? [] : [...index.pictures.map(({ name }) => name), ...places];
+    const places = Array.from({ length: index.dataset ? imagesIn(index) : 0 }, (_, n) => (n ? `example ${n + 1}` : "best example")),
+      names = index.compares && !index.at ? [] : [...index.pictures.map(({ name }) => name), ...places];
     byId("image-choice").hidden = names.length < 2;
     fill(chooser, ...names.map((name, n) => h("option", { value: n }, name)));
     chooser.value = String(image);
@@ -165,7 +185,7 @@ export function topBar(store) {
 
 /** @param {Index} index */
 function subjectParts(index) {
-  if (index.kind !== "compare") return [h("span", { title: index.subject }, shortName(index.subject))];
+  if (!index.compares) return [h("span", { title: index.subject }, shortName(index.subject))];
   return [h("b", { "data-side": "a" }, "A"), h("span", { title: index.subject }, shortName(index.subject)), quiet("vs"),
     h("b", { "data-side": "b" }, "B"), h("span", { title: index.subject_b }, shortName(index.subject_b))];
 }

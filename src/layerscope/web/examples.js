@@ -139,12 +139,17 @@ export function channelMeaning(profile, channel, classes) {
 /** What its histogram tells. @param {Profile} profile @param {Block} block @param {number} channel @returns {[string, string][]} */
 export function channelQuantiles(profile, block, channel) {
   if (!profile.bins) return [];
-  const at = (/** @type {number} */ share) => num(quantileOf(profile, channel, block.zeros[channel], [block.min[channel], block.max[channel]], share), 2);
+  const at = (/** @type {number} */ share) => num(quantileOf(profile, channel, block.stats.zeros[channel], spanAt(block, channel), share), 2);
   return [["5 % below", at(0.05)], ["median", at(0.5)], ["95 % below", at(0.95)]];
+}
+
+/** Of a channel over the data set. @param {Block} block @param {number} channel @returns {Span} */
+function spanAt({ stats: { min, max } }, channel) {
+  return [min[channel], max[channel]];
 }
 
 /** The histogram of a channel over the data set. @param {Profile} profile @param {Block} block @param {number} channel */
 export function channelSpread(profile, block, channel) {
-  const span = /** @type {Span} */ ([block.min[channel], block.max[channel]]);
-  return { span, counts: spreadOf(profile, channel, block.zeros[channel], span, 64) };
+  const span = spanAt(block, channel);
+  return { span, counts: spreadOf(profile, channel, block.stats.zeros[channel], span, 64) };
 }

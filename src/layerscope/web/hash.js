@@ -5,10 +5,9 @@
 export const HOME = { layer: "", channel: -1, y: -1, x: -1, image: 0, range: "channel", map: "", sort: "index", mode: "side", query: "", step: -1, against: -1 };
 
 /** @type {Record<string, string[]>} */
-export const CHOICES = {
+const CHOICES = {
   range: ["channel", "layer", "network"],
   map: ["viridis", "gray", "diverging"],
-  sort: ["index", "std", "max", "dead", "change", "silent", "class"],
   mode: ["side", "swipe", "blink", "diff"],
 };
 
@@ -22,10 +21,12 @@ export function parseHash(fragment) {
     if (text !== null && /^\d{1,9}$/.test(text)) link[name] = Number(text);
   }
   if (link.y >= 0) link.x = Math.max(link.x, 0);
-  for (const name of /** @type {const} */ (["range", "map", "sort", "mode"])) {
+  for (const name of /** @type {const} */ (["range", "map", "mode"])) {
     const text = given.get(name);
     if (text !== null && CHOICES[name].includes(text)) link[name] = text;
   }
+  const sort = given.get("sort") ?? "";
+  if (/^\w{1,32}$/.test(sort)) link.sort = sort; // what there is to sort by is in the index, which is still to come
   const query = given.get("query") ?? "";
   if (/^(tokens|mean|\d{1,4},\d{1,4})$/.test(query)) link.query = query;
   return link;

@@ -189,7 +189,7 @@ function across(box, { low, high }, values) {
   return values.map((value) => box.x + ((value - low) / (high - low || 1)) * box.width);
 }
 
-/** Labels with their numbers, in two columns or one. @param {[string, string][]} pairs */
-export function figures(pairs, columns = "") {
-  return h("dl", { class: `figures ${columns}` }, ...pairs.map(([name, value]) => h("div", h("dt", name), h("dd", { title: value }, value))));
+/** Labels with their numbers, in two columns or one. @param {Figure[]} all */
+export function figures(all, columns = "") {
+  return h("dl", { class: `figures ${columns}` }, ...all.map(([name, value, title = value]) => h("div", h("dt", name), h("dd", { title }, value))));
 }

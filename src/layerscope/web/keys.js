@@ -5,7 +5,6 @@ import { stepChannel } from "./channel.js";
 import { toggleTheme } from "./controls.js";
 import { openSearch, toggleHelp } from "./dialogs.js";
 import { byId, clamp, on } from "./dom.js";
-import { CHOICES } from "./hash.js";
 import { homeOf, imagesIn, kernelsIn, rowNow } from "./rows.js";
 import { walkOf } from "./scene.js";
 import { planesOf } from "./tiles.js";
@@ -17,7 +16,7 @@ const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowR
 export function setUpKeys(store, list, stage, steps) {
   const cycle = (/** @type {"sort"|"range"|"map"} */ field) => () => nextChoice(store, field);
   const mode = (/** @type {string} */ name) => () => {
-    if (store.state.index?.kind === "compare") store.set({ mode: name });
+    if (store.state.index?.compares) store.set({ mode: name });
   };
   const zoom = (/** @type {number} */ by) => () => stage.sheets[0].zoomBy(by);
   /** @type {Record<string, () => void>} */
@@ -102,14 +101,13 @@ function higher(store) {
 /** @param {Store} store @param {number} by */
 function stepImage(store, by) {
   const { index, image } = store.state,
-    last = !index || (index.kind === "compare" && !index.at) ? 0 : imagesIn(index) - 1;
+    last = !index || (index.compares && !index.at) ? 0 : imagesIn(index) - 1;
   store.set({ image: clamp(image + by, 0, Math.max(last, 0)) });
 }
 
 /** @param {Store} store @param {"sort"|"range"|"map"} field */
 function nextChoice(store, field) {
-  const offered = (/** @type {string} */ value) => !document.querySelector(`#choose-${field} [data-value="${value}"][hidden]`),
-    choices = CHOICES[field].filter(offered),
-    now = document.querySelector(`#choose-${field} [aria-pressed="true"]`)?.getAttribute("data-value") ?? "";
-  store.set({ [field]: choices[(choices.indexOf(now) + 1) % choices.length] });
+  const buttons = [...document.querySelectorAll(`#choose-${field} button:not([hidden])`)],
+    now = buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true");
+  store.set({ [field]: buttons[(now + 1) % buttons.length].getAttribute("data-value") });
 }

@@ -2,7 +2,7 @@
 
 import { byId, clamp, count, dims, fill, h, num, on, quiet, svg } from "./dom.js";
 import { sparkline } from "./histogram.js";
-import { homeOf, matching, ofTensors, treeOf } from "./rows.js";
+import { homeOf, matching, treeOf } from "./rows.js";
 
 export class LayerList {
   /** @param {Store} store */
@@ -39,8 +39,7 @@ export class LayerList {
       : treeOf(found, this.closed);
     this.visible = /** @type {Row[]} */ (items.map((item) => item.row).filter(Boolean));
     fill(this.list, ...items.map((item) => (item.row ? this.line(item, item.row) : this.group(item))));
-    const what = index && ofTensors(index) ? "tensors" : "layers";
-    byId("layer-count").textContent = filter ? `${count(found.length)} of ${count(rows.length)}` : `${count(rows.length)} ${what}`;
+    byId("layer-count").textContent = filter ? `${count(found.length)} of ${count(rows.length)}` : `${count(rows.length)} ${index?.entry ?? "layer"}s`;
     if (!found.length && rows.length) fill(this.list, h("p.muted.pad", `nothing matches “${filter}”`));
     this.current();
     if (again) this.list.scrollTop = scrollTop;
@@ -67,7 +66,7 @@ export class LayerList {
       { index } = this.store.state,
       choose = () => this.store.open(row.key);
     const button = h("button.layer", { "data-key": row.key, tabindex: -1, title: titleOf(row), onclick: choose },
-      h("span.layer-name", item.label, h("span.layer-type", layer ? (index?.kind === "weights" || typeOf(row).startsWith(item.label) ? "" : typeOf(row)) : row.pair?.status ?? "")),
+      h("span.layer-name", item.label, h("span.layer-type", layer ? ((index?.entry === "tensor" && !index.compares) || typeOf(row).startsWith(item.label) ? "" : typeOf(row)) : row.pair?.status ?? "")),
       h("span.layer-dead", ...badges(row, index?.findings ?? [])),
       h("span.layer-figures", ...figuresOf(row)),
       h("span.layer-spark", glyph(layer)));

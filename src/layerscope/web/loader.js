@@ -22,7 +22,7 @@ export class Loader {
       key = `${id}/${shown}`;
     let found = this.kept.get(key);
     if (!found) {
-      found = { promise: fetched(this.source, { ...layer, id }, shown, place), bytes: place.c * (place.h * place.w + 36) };
+      found = { promise: fetched(this.source, { ...layer, id }, shown, place), bytes: place.c * (place.h * place.w + 4 * this.source.layout.arrays.length) };
       found.promise.catch(() => this.kept.delete(key)); // ask again next time
     }
     this.kept.delete(key); // the last used one goes to the end
@@ -61,7 +61,7 @@ export class Loader {
 async function fetched(source, layer, image, { c, h, w }) {
   let block;
   try {
-    block = parseBlock(await source.block(layer, image));
+    block = parseBlock(await source.block(layer, image), source.layout);
   } catch (error) {
     // What base64 and gzip say of a damaged file says nothing to who looks at it.
     if (error instanceof DOMException || error instanceof TypeError) throw new Error(`the data of ${layer.key} is damaged or cut off`);

@@ -140,12 +140,12 @@ async function readKernels(store, source) {
 
 /** @param {Source} source @param {Row} row @param {number} image @param {string} query @returns {Promise<(Block|null)[]>} */
 function bothParts(source, row, image, query) {
-  return Promise.all([row.a, row.b].map(async (layer) => layer && parseBlock(await source.part(layer, image, query))));
+  return Promise.all([row.a, row.b].map(async (layer) => layer && parseBlock(await source.part(layer, image, query), source.layout)));
 }
 
 /** A layer as if these were its maps. @param {Layer} layer @param {Block} block @returns {Layer} */
 function partOf(layer, { C, h, w }) {
-  return { ...layer, dead: [], maps: layer.maps.map(() => ({ c: C, h, w, reduced: 1 })) };
+  return { ...layer, dead: [], total: null, maps: layer.maps.map(() => ({ c: C, h, w, reduced: 1 })) };
 }
 
 /** @param {Store} store @param {Source} source @param {Loader} loader */
@@ -164,7 +164,7 @@ function followState(store, source, loader) {
   store.on("channel shown", async ({ channel, shown, image, index, apart, query }) => {
     const layer = rowNow(store.state)?.a;
     if (channel < 0 || apart || query || !layer || !index?.live || layer.layout !== "NLC" || tokensOf(layer, image) < 1) return;
-    const block = await source.part(layer, image, "tokens").then(parseBlock, () => null);
+    const block = await source.part(layer, image, "tokens").then((data) => parseBlock(data, source.layout), () => null);
     if (store.state.shown === shown) store.set({ apart: block });
   });
 }

@@ -17,7 +17,7 @@ export class InputPane {
     this.picture = null;
     this.drawn = "";
     store.on("index image", () => this.build());
-    store.on("channel profile", ({ index }) => index?.kind === "survey" && this.build());
+    store.on("channel profile", ({ index }) => index?.dataset && this.build());
     store.on("hover look channel y x scene", draw);
     on(this.image, "load", draw);
     new ResizeObserver(draw).observe(byId("input"));
@@ -26,7 +26,7 @@ export class InputPane {
   build() {
     const { index, image } = this.state,
       pane = byId("input");
-    if (index?.kind === "survey") {
+    if (index?.dataset) {
       void this.buildExample();
       return;
     }
@@ -39,9 +39,9 @@ export class InputPane {
     if (this.image.getAttribute("src") !== address) this.image.src = address; // the steps of a run share it
     this.image.alt = `input image ${picture.name}`;
     byId("input-name").textContent = picture.name;
-    const lists = index.kind === "compare" ? index.predictions : index.predictions.slice(image, image + 1),
-      titles = index.kind === "compare" ? [index.subject, index.subject_b] : [""];
-    fill(byId("predictions"), ...lists.map((list, at) => predictionList(list, titles[at] ?? "", index.kind === "compare" ? "ab"[at] : "")));
+    const lists = index.compares ? index.predictions : index.predictions.slice(image, image + 1),
+      titles = index.compares ? [index.subject, index.subject_b] : [""];
+    fill(byId("predictions"), ...lists.map((list, at) => predictionList(list, titles[at] ?? "", index.compares ? "ab"[at] : "")));
   }
 
   draw() {
@@ -84,7 +84,7 @@ export class InputPane {
   /** @returns {number[]|null} x0, y0, x1, y1 in pixels of the input */
   fieldBox() {
     const { index, scene } = this.state;
-    if (index?.kind === "survey") {
+    if (index?.dataset) {
       const profile = profileNow(this.state),
         example = this.example(),
         block = scene?.panes[0].tiles.block;

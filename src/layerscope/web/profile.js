@@ -1,12 +1,11 @@
 // What a survey knows of a layer: best examples of its channels, the classes they follow, histograms over a data set.
 
+import { TYPES } from "./block.js";
 import { clamp } from "./dom.js";
 
 /** @typedef {{images: number, copies: [number, number, number][], rank: number|null, grid: [number, number], lines: [number, number, number, number][]|null, arrays: [string, string, number[]][]}} ProfileHead */
 
-const KINDS = { f4: Float32Array, i4: Int32Array, u4: Uint32Array };
-
-/** The block of `views/profile_block.py`. Every size is checked: a file may come from anyone. @param {ArrayBuffer} buffer @returns {Profile} */
+/** The profile block of `views/format.py`. Every size is checked: a file may come from anyone. @param {ArrayBuffer} buffer @returns {Profile} */
 export function profileOf(buffer) {
   const size = new DataView(buffer).getUint32(0, true);
   /** @type {ProfileHead} */
@@ -17,7 +16,7 @@ export function profileOf(buffer) {
   for (const [name, kind, sizes] of head.arrays) {
     at = Math.ceil(at / 4) * 4;
     const count = sizes.reduce((all, one) => all * one, 1);
-    found[name] = { data: new (Reflect.get(KINDS, kind))(buffer, at, count), sizes };
+    found[name] = { data: new (Reflect.get(TYPES, kind))(buffer, at, count), sizes };
     at += 4 * count;
   }
   const { silent, favourite, selectivity, explained, image, value, position, at: begin, spread, bins } = found;

@@ -5,15 +5,10 @@ export const TOP = { channel: -1, y: -1, x: -1, query: "" };
 
 /** @param {Index} index @returns {Row[]} */
 export function rowsOf(index) {
-  if (index.kind !== "compare") return index.layers.map((layer) => rowOf(layer.key, layer.path, layer, null, null, ""));
+  if (!index.compares) return index.layers.map((layer) => rowOf(layer.key, layer.path, layer, null, null, ""));
   if (!index.layers.length) return index.pairs.map((pair) => rowOf(pair.name, pair.name, null, null, pair, ""));
-  if (!ofTensors(index)) return [...stageRows(index), ...pairRows(index)];
+  if (index.entry === "layer") return [...stageRows(index), ...pairRows(index)];
   return [...(index.at ? [] : [rowOf("all tensors", "all tensors", null, null, null, "")]), ...pairRows(index)];
-}
-
-/** Of checkpoints, not of a network at work. @param {Index} index */
-export function ofTensors(index) {
-  return !index.layers.some((layer) => layer.layout.includes("N"));
 }
 
 /** What is looked at: a layer, or a tensor of the live network. @param {State} state @returns {Row|undefined} */
@@ -44,7 +39,7 @@ export function isKnown({ rows, tensors }, index, key) {
 
 /** How many images can be chosen between: of a survey, how many best examples. @param {Index} index */
 export function imagesIn(index) {
-  if (index.kind === "survey") return Math.max(0, ...index.layers.map((layer) => layer.maps.length));
+  if (index.dataset) return Math.max(0, ...index.layers.map((layer) => layer.maps.length));
   return index.pictures.length;
 }
 

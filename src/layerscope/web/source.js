@@ -39,11 +39,14 @@ async function asked(address, options) {
 
 /** @returns {Source} */
 function httpSource() {
-  return {
+  /** @type {Source} */
+  const source = {
+    layout: { header_bytes: 0, arrays: [] },
     async index(step) {
       const answer = await asked(`/api/index${step === undefined ? "" : `?step=${step}`}`);
       if (answer.status === 202) return null; // the network is still loading
       const found = understood(await answer.json());
+      source.layout = found.block;
       if (found.step !== undefined) addressed(found, found.step);
       return found;
     },
@@ -84,6 +87,7 @@ function httpSource() {
       open();
     },
   };
+  return source;
 }
 
 /** Where the blocks are, in front of the numbers of the layers. @param {Index} index @param {string|number} where */
@@ -107,6 +111,7 @@ function embeddedSource(packed) {
     throw new Error("no network in this file");
   };
   return {
+    layout: index.block,
     async index(step) {
       const text = step !== index.step && textOf(`index-${step}`);
       try {

@@ -82,7 +82,7 @@ export class Stage {
     byId("swipe").hidden = scene?.mode !== "swipe";
     if (!scene) delete byId("stage").dataset.drawn;
     if (!scene) return;
-    byId("stage").classList.toggle("compared", this.state.index?.kind === "compare");
+    byId("stage").classList.toggle("compared", Boolean(this.state.index?.compares));
     byId("stage").classList.toggle("swiped", scene.mode === "swipe");
     const first = this.sheets[0];
     if (two) {
@@ -102,7 +102,7 @@ export class Stage {
     const { index } = this.state,
       label = byId("side-a"),
       other = byId("side-b");
-    label.hidden = !index || index.kind !== "compare";
+    label.hidden = !index?.compares;
     if (!index || label.hidden) return;
     const names = { a: `A  ${shortName(index.subject)}`, b: `B  ${shortName(index.subject_b)}`, diff: "A − B" },
       side = scene.mode === "blink" && this.second ? "b" : scene.panes[0].side;

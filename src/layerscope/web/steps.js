@@ -173,5 +173,5 @@ function nearestOf(steps, step, after) {
 /** Two steps as a comparison. @param {Index} a @param {Index} b @returns {Index} */
 function paired(a, b) {
   const of = (/** @type {Index} */ { layers }, /** @type {string} */ side) => layers.map((layer) => ({ ...layer, side }));
-  return { ...a, kind: "compare", subject: `step ${a.step}`, subject_b: `step ${b.step}`, layers: [...of(a, "a"), ...of(b, "b")], at: `@${a.step}~${b.step}` };
+  return { ...a, kind: "compare", compares: true, subject: `step ${a.step}`, subject_b: `step ${b.step}`, layers: [...of(a, "a"), ...of(b, "b")], at: `@${a.step}~${b.step}` };
 }

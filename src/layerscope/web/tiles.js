@@ -42,16 +42,16 @@ export function nameOf(tiles, tile) {
 export function orderOf(tiles, sort, change, profile = null) {
   const order = Int32Array.from({ length: tiles.count }, (_, i) => i),
     { block } = tiles,
-    first = (/** @type {number} */ tile) => planesOf(tiles, tile)[0],
-    top = (/** @type {Float32Array} */ from) => (/** @type {number} */ tile) => Math.max(...planesOf(tiles, tile).map((c) => from[c]));
+    top = (/** @type {Numbers} */ from) => (/** @type {number} */ tile) => Math.max(...planesOf(tiles, tile).map((c) => from[c]));
   /** @type {((tile: number) => number)|null} */
   let key = null;
-  if (sort === "std") key = tiles.strip ? (tile) => Math.abs(block.lo[tile]) : top(block.std);
-  if (sort === "max") key = top(block.hi);
-  if (sort === "dead") key = (tile) => (tiles.dead.has(tile) ? 2 : block.zeros[first(tile)] / Math.max(1, block.h * block.w * 1e9));
+  if (block.stats[sort]) key = top(block.stats[sort]);
+  if (sort === "max") key = top(block.hi); // of this image
+  if (sort === "std" && tiles.strip) key = (tile) => Math.abs(block.lo[tile]);
+  if (sort === "dead") key = (tile) => (tiles.dead.has(tile) ? 2 : top(block.stats.zeros)(tile) / Math.max(1, block.h * block.w * 1e9));
   if (sort === "silent" && profile) key = (tile) => profile.silent[tile];
   if (sort === "class" && profile?.explained) key = (tile) => /** @type {Float32Array} */ (profile.explained)[tile];
-  if (sort === "change" && change) key = (tile) => planesOf(tiles, tile).reduce((sum, plane) => sum + change.mean[plane], 0);
+  if (sort === "change" && change) key = (tile) => planesOf(tiles, tile).reduce((sum, plane) => sum + change.stats.mean[plane], 0);
   if (!key) return order;
   const keys = Float64Array.from({ length: tiles.count }, (_, tile) => {
     const value = /** @type {(tile: number) => number} */ (key)(tile);

@@ -7,6 +7,7 @@ type Loader = import("./loader.js").Loader;
 type Steps = ReturnType<typeof import("./steps.js").setUpSteps>;
 type Examples = import("./examples.js").Examples;
 type Span = [number, number];
+type Numbers = Float32Array | Uint32Array;
 
 /** One output of a layer, or one tensor of a checkpoint; docs/viewer.md describes the index that these come from. */
 interface Layer {
@@ -29,6 +30,10 @@ interface Layer {
   total: Record<string, number | null> | null;
   histogram: { edges: number[]; counts: number[] } | null;
 }
+/** One figure of a channel or tensor, as `stats/table.py` has it. */
+interface Statistic { name: string; label: string; type: "float" | "count"; text: string; brief: boolean }
+/** Where things lie in a block: arrays of a value a plane, by name and type, between the header and the codes. */
+interface Layout { header_bytes: number; arrays: [string, string][] }
 interface Pair {
   name: string;
   shape_a: number[] | null;
@@ -43,7 +48,16 @@ interface Prediction { index: number; label: string; probability: number }
 interface Picture { name: string; width: number; height: number; src?: string }
 interface Index {
   schema: number;
-  kind: "features" | "weights" | "compare" | "survey";
+  kind: string;
+  /** what a layer is called */
+  entry: "layer" | "tensor";
+  /** two sides */
+  compares: boolean;
+  /** a survey: maps are the best examples of a data set */
+  dataset: boolean;
+  /** in the order in which they are shown */
+  statistics: Statistic[];
+  block: Layout;
   subject: string;
   subject_b: string;
   notes: string[];
@@ -85,6 +99,8 @@ interface Run {
 
 /** Where the data comes from. */
 interface Source {
+  /** of its blocks; known once there is an index */
+  layout: Layout;
   /** null while there is none yet; of a run at this step, or at the newest one */
   index(step?: number): Promise<Index | null>;
   run(): Promise<Run>;
@@ -112,15 +128,10 @@ interface Block {
   C: number;
   h: number;
   w: number;
-  lo: Float32Array;
-  hi: Float32Array;
-  mean: Float32Array;
-  std: Float32Array;
-  min: Float32Array;
-  max: Float32Array;
-  zeros: Uint32Array;
-  nan: Uint32Array;
-  inf: Uint32Array;
+  lo: Numbers;
+  hi: Numbers;
+  /** of the channel over all images, a value a plane, by the names of the index */
+  stats: Record<string, Numbers>;
   /** (C, h, w): value = lo + code * (hi - lo) / 254; 255 is not finite */
   codes: Uint8Array;
   /** halved once, twice, ...; made when first drawn small */
@@ -289,5 +300,7 @@ interface SheetHooks {
 }
 interface Bins { low: number; high: number; series: { counts: ArrayLike<number>; colour: string }[] }
 interface Box { x: number; y: number; width: number; height: number }
+/** a label, what stands behind it, and its title where that is another */
+type Figure = [string, string, string?];
 interface Large { element: HTMLElement; draw(at: Place | null): void }
 interface Contribution { name: string; patch: number[][]; kernel: number[][]; product: number[][]; total: number }

@@ -22,7 +22,7 @@ export class UnitPane {
       hint = (/** @type {(Node|string)[]} */ ...parts) => fill(this.element, h("p.muted.hint", ...parts));
     if (!index || !layer?.layout.includes("N") || query === "tokens") fill(this.element);
     else if (layer.type === "attention") hint(`Head ${channel}: softmax of query × key. ${index.live ? "Click a patch, then its place above: what each head attends to from there." : ""}`);
-    else if (!index.live?.units) hint(`This is a record: the receptive field and the sum behind a value need the live network, layerscope view NETWORK IMAGE${index.kind === "compare" ? " --against OTHER" : ""}.`);
+    else if (!index.live?.units) hint(`This is a record: the receptive field and the sum behind a value need the live network, layerscope view NETWORK IMAGE${index.compares ? " --against OTHER" : ""}.`);
     else if (y < 0) hint("Click a value of the map, or press Enter, to see how it came about.");
     else if (!look) hint("the network computes it… ", h("progress", { "aria-label": "computing" }));
     else {

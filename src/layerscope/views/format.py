@@ -1,0 +1,310 @@
+"""The viewer's format: an index as JSON, a binary block a layer and image, pictures as PNG.
+
+The server, the HTML file and the notebook all speak it; `docs/viewer.md` describes it byte by byte. What comes out is
+checked against what the record claims, for a record may come from anyone.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscope.errors import NoMatch, RecordError
+from layerscope.kinds import KINDS
+from layerscope.maps import Maps
+from layerscope.profiles import Profile, Shown
+from layerscope.record import Entry, Histogram, Picture, Record
+from layerscope.stats import Columns
+from layerscope.stats.table import figures, shown
+from layerscope.text import json_text
+from layerscope.views.summary import channels_of, entry_word
+
+__all__ = [
+    "PREDICTED",
+    "SCHEMA",
+    "block",
+    "block_of",
+    "index",
+    "layout",
+    "picture_of",
+    "predicted",
+    "profile_block",
+    "profile_of",
+    "thumbnail",
+    "thumbnail_of",
+]
+
+#: version of the format, in the index
+SCHEMA = 1
+#: flag of a block whose codes are differences from what their neighbours let expect
+PREDICTED = 1
+
+_HEAD = struct.Struct("<4I")  # channels, height, width, flags
+_MOST = np.iinfo(np.uint32).max
+
+
+def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Collection[str] = ()) -> dict[str, Any]:
+    """Everything but the maps, as plain data. `live`: what a running network can do beyond the record.
+
+    `left_out`: keys of layers whose maps are not to be had. Raises RecordError for a record that contradicts itself.
+    """
+    kind, entries = KINDS[record.kind], record.entries.values()
+    try:
+        return {
+            "schema": SCHEMA,
+            "kind": record.kind,
+            "entry": entry_word(record),
+            "compares": kind.compares,
+            "dataset": kind.dataset,
+            "statistics": [_plain(one, "name", "label", "type", "text", "brief") for one in shown()],
+            "block": layout(),
+            "subject": record.subject,
+            "subject_b": record.subject_b,
+            "notes": list(record.notes),
+            "never": list(record.never),
+            "foreign": list(record.foreign),
+            "provenance": dict(record.provenance),
+            "pictures": [_picture(picture) for picture in record.pictures],
+            "predictions": [[vars(prediction) for prediction in top] for top in record.predictions],
+            "findings": [vars(finding) for finding in record.findings],
+            "pairs": [vars(pair) for pair in record.pairs],
+            "stages": [list(pair) for pair in record.stages],
+            "layers": [_layer(number, entry, entry.key in left_out) for number, entry in enumerate(entries)],
+            "left_out": [entry.key for entry in entries if entry.key in left_out],
+            "live": dict(live) if live else None,
+            **(_of_dataset(record) if kind.dataset else {}),
+        }
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise RecordError(f"{record.subject}: the record contradicts itself ({error}); make it again") from error
+
+
+def layout() -> dict[str, Any]:
+    """Where things lie in a block: the bytes of its header, then arrays of a value a plane (name, type), then codes."""
+    arrays = [["lo", "f4"], ["hi", "f4"], *([one.name, "f4" if one.type == "float" else "u4"] for one in shown())]
+    return {"header_bytes": _HEAD.size, "arrays": arrays}
+
+
+def _plain(data: object, *fields: str) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in fields}
+
+
+def _of_dataset(record: Record) -> dict[str, Any]:
+    """Classes, the images of the examples, and how alike the layers are."""
+    fields = ("number", "name", "label", "width", "height")
+    alike = record.similarity
+    return {
+        "classes": list(record.classes),
+        "images": [_plain(image, *fields) | {"pixels": image.data.size > 0} for image in record.shown],
+        "similarity": vars(alike) | {"value": alike.value.tolist()} if alike else None,
+    }
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    height, width, _ = picture.pixels.shape
+    return {"name": str(picture.name), "width": width, "height": height}
+
+
+def _layer(number: int, entry: Entry, left_out: bool) -> dict[str, Any]:
+    pictured = [] if left_out else entry.maps
+    return {
+        "id": number,
+        "key": entry.key,
+        "path": str(entry.site.path),
+        "call": int(entry.site.call),
+        "side": str(entry.side),
+        "type": str(entry.type),
+        "shape": [int(size) for size in entry.shape],
+        "layout": str(entry.site.layout),
+        "dtype": str(entry.dtype),
+        "note": str(entry.note),
+        "dead": entry.dead,
+        "channels": _channels(entry),
+        "maps": [dict(zip("chw", maps.shape, strict=True), reduced=int(maps.reduced)) for maps in pictured],
+        "total": _total(entry.total),
+        "histogram": _histogram(entry.histogram),
+        **({"profile": True} if entry.profile else {}),
+    }
+
+
+def _channels(entry: Entry) -> int:
+    """Statistics there are; a vector has those of the whole."""
+    if entry.columns is not None:
+        return channels_of(entry)
+    return entry.maps[0].shape[0] if entry.maps else int(entry.total is not None)
+
+
+def _total(total: Columns | None) -> dict[str, Any] | None:
+    if total is None:
+        return None
+    count = int(total.count.item())  # raises where there are several
+    return {"count": count} | {name: values[0] for name, values in figures(total).items()}
+
+
+def _histogram(histogram: Histogram | None) -> dict[str, Any] | None:
+    if histogram is None:
+        return None
+    edges, counts = np.ravel(histogram.edges), np.ravel(histogram.counts)
+    if edges.size != counts.size + 1:
+        raise ValueError(f"{edges.size} edges do not fit {counts.size} counts of a histogram")
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def block(entry: Entry, image: int, maps: bool = True) -> bytes:
+    """One layer on one image: sizes, statistics a channel, and codes. Little-endian; see docs/viewer.md.
+
+    A layer without maps (of this image), or `maps=False`, gives statistics and height 0.
+    Raises RecordError where the arrays do not have the sizes that the record claims.
+    """
+    pictured = entry.maps[image] if 0 <= image < len(entry.maps) and maps else None
+    if pictured is not None:
+        _check(entry, pictured)
+    columns = _columns(entry, pictured.shape[0] if pictured else None)
+    low, high = (pictured.lo, pictured.hi) if pictured else (columns.min, columns.max)
+    height, width = pictured.shape[1:] if pictured else (0, 0)
+    arrays = [low, high, *(one.of(columns) for one in shown())]
+    parts = [_bytes(array, kind) for array, (_, kind) in zip(arrays, layout()["arrays"], strict=True)]
+    codes = pictured.codes.tobytes() if pictured and height else b""
+    return b"".join([_HEAD.pack(columns.count.size, height, width, 0), *parts, codes])
+
+
+def predicted(block: bytes) -> bytes:
+    """The same block with flag PREDICTED, for packing: each code less the mean of its left and upper one, modulo 256.
+
+    The mean is rounded down. The first row has a left neighbour alone, the first column an upper one, the first code
+    of a plane none. A predictor of PNG (ISO/IEC 15948, filter type 3), but for its edges.
+    """
+    channels, height, width, flags = _HEAD.unpack_from(block)
+    start = _HEAD.size + 4 * len(layout()["arrays"]) * channels
+    codes = np.frombuffer(block, np.uint8, offset=start).reshape(channels, height, width)
+    left, upper = codes[:, 1:, :-1].astype(np.uint16), codes[:, :-1, 1:]
+    gaps = codes.copy()
+    gaps[:, 1:, 1:] -= ((left + upper) >> 1).astype(np.uint8)
+    gaps[:, :1, 1:] -= codes[:, :1, :-1]
+    gaps[:, 1:, :1] -= codes[:, :-1, :1]
+    return _HEAD.pack(channels, height, width, flags | PREDICTED) + block[_HEAD.size : start] + gaps.tobytes()
+
+
+def _bytes(values: NDArray, kind: str) -> bytes:
+    """Little-endian; what is beyond uint32 stops at its greatest."""
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite there
+        return np.ascontiguousarray(
+            (np.minimum(values, _MOST) if kind == "u4" else values).astype(f"<{kind}")
+        ).tobytes()
+
+
+def _check(entry: Entry, maps: Maps) -> None:
+    """That codes and ranges have the sizes that the index says."""
+    channels = maps.shape[0]
+    if maps.codes.shape != tuple(maps.shape) or maps.codes.dtype != np.uint8:
+        raise _lies(entry, f"codes of {maps.codes.shape} where {maps.shape} was announced")
+    if maps.lo.shape != (channels,) or maps.hi.shape != (channels,):
+        raise _lies(entry, f"{maps.lo.size} ranges for {channels} channels")
+
+
+def _lies(entry: Entry, what: str) -> RecordError:
+    return RecordError(f"{entry.key}: the record contradicts itself ({what}); make it again")
+
+
+def _columns(entry: Entry, channels: int | None) -> Columns:
+    """Statistics for each of `channels` maps; for each channel there is, without maps.
+
+    A kernel tensor has one column an output channel but one map a kernel slice: the column is repeated for each of
+    its slices. A matrix is one map: it has the statistics of the whole.
+    """
+    columns = entry.columns
+    if columns is None or (channels == 1 and columns.count.size != 1):
+        columns = entry.total or _nothing(0 if channels is None else 1)
+    columns = columns._replace(**{name: np.ravel(field) for name, field in columns._asdict().items()})
+    sizes = {field.size for field in columns}
+    if len(sizes) > 1:
+        raise _lies(entry, f"statistics of {sorted(sizes)} channels")
+    size = sizes.pop()
+    if channels is None or channels == size:
+        return columns
+    if size == 0 or channels % size:
+        raise _lies(entry, f"statistics of {size} channels for {channels} maps")
+    return columns.take(np.arange(channels) // (channels // size))
+
+
+def _nothing(size: int) -> Columns:
+    none, gap = np.zeros(size, np.int64), np.full(size, np.nan)
+    return Columns(count=none, mean=gap, m2=gap, min=gap, max=gap, zeros=none, nan=none, inf=none)
+
+
+def profile_block(profile: Profile) -> bytes:
+    """What a survey knows of one layer: length of a head (uint32), the head as JSON, arrays at multiples of 4 bytes.
+
+    Counts above 2**32 - 1 are cut off there; histograms are given to float32.
+    """
+    arrays: list[tuple[str, str, NDArray[Any] | None]] = [("silent", "u4", profile.silent)]
+    arrays += [("favourite", "i4", profile.favourite), ("selectivity", "f4", profile.selectivity)]
+    arrays += [("explained", "f4", profile.explained)]
+    if of := profile.examples:
+        arrays += [("image", "i4", of.image), ("value", "f4", of.value)]
+        arrays += [("position", "i4", of.position), ("at", "i4", of.at)]
+    if profile.spread:
+        arrays += [("spread", "f4", profile.spread.counts), ("bins", "i4", profile.spread.bins)]
+    present = [(name, kind, array) for name, kind, array in arrays if array is not None]
+    head = {
+        "images": profile.images,
+        "copies": [list(pair) for pair in profile.copies],
+        "rank": profile.rank,
+        "grid": list(profile.grid),
+        "lines": [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None,
+        "arrays": [[name, kind, list(array.shape)] for name, kind, array in present],
+    }
+    text = json_text(head).encode()
+    block = struct.pack("<I", len(text)) + text
+    for _, kind, array in present:
+        block += b"\0" * (-len(block) % 4) + _bytes(array, kind)
+    return block
+
+
+def thumbnail(image: Shown) -> bytes:
+    """An image of the data set as WebP. Raises RecordError if it is none, or not in the record."""
+    data = image.data.tobytes()
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise RecordError(f"image {image.number}: is not in this record")
+    return data
+
+
+def block_of(record: Record, number: int, image: int) -> bytes:
+    """The block of a layer by its number. Raises NoMatch where the record has no such layer or image."""
+    entries = list(record.entries.values())
+    entry = _at(entries, number, "layer")
+    _at(range(max([1, len(record.pictures), *(len(entry.maps) for entry in entries)])), image, "image")
+    return block(entry, image)
+
+
+def profile_of(record: Record, number: int) -> bytes:
+    """What a survey knows of a layer by its number. Raises NoMatch where it knows nothing."""
+    profile = _at(list(record.entries.values()), number, "layer").profile
+    if profile is None:
+        raise NoMatch(f"nothing more is known of layer {number} in this record")
+    return profile_block(profile)
+
+
+def picture_of(record: Record, number: int) -> bytes:
+    """Input picture `number` as PNG. Raises NoMatch where there is none, RecordError where it is no picture."""
+    from layerscope.views.png import input_picture  # Pillow: the server starts without it
+
+    _at(record.pictures, number, "picture")
+    return input_picture(record, number)
+
+
+def thumbnail_of(record: Record, number: int) -> bytes:
+    """An image of the data set by its number, as WebP. Raises NoMatch where the record does not have it."""
+    for image in record.shown:
+        if image.number == number and image.data.size:
+            return thumbnail(image)
+    raise NoMatch(f"no image {number} in this record")
+
+
+def _at(items: Sequence[Any], number: int, what: str) -> Any:
+    if number >= len(items):
+        raise NoMatch(f"no {what} {number} in this record")
+    return items[number]
