@@ -1,19 +1,29 @@
 """Records as older versions wrote them, kept in `tests/data/records`, are read as what they were made of.
 
-`features-1` was written by the code that wrote schema 1, the others by 0.1.0, which wrote schema 2.
+`features-1` was written by the code that wrote schema 1, the others by 0.1.0, which wrote schema 2. And what follows
+from the types of a class.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
+from layerscope.arrays import Arrays, Packed
+from layerscope.errors import RecordError
 from layerscope.maps import Maps
 from layerscope.profiles import Examples, Line, Profile, Shown, Similarity, Spread
 from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
 from layerscope.recordfile import load
+from layerscope.schema import MOST, OPTIONAL, Signed, facts, of
 from layerscope.sites import Site
 from layerscope.stats import Columns
 from tests.test_record import plain
@@ -106,3 +116,143 @@ def test_a_record_of_an_older_version_is_read(name):
 def test_a_record_of_an_older_version_survives_in_the_newest_schema(name, tmp_path):
     again = load(FILES / f"{name}.layerscope").save(tmp_path / "a.layerscope")
     assert plain(load(again)) == plain(MADE[name]())
+
+
+#: of the old survey: place in the JSON, what stands there, and what is said of it
+LIES = {
+    "a histogram that is no flag": (("entries", 0, "histogram"), "x", "entries.0.histogram is not true or false"),
+    "a profile that is a number": (("entries", 0, "profile"), 0, "entries.0.profile is not a table"),
+    "examples that are no flag": (("entries", 0, "profile", "examples"), 1, "profile.examples is not true or false"),
+    "a class that is none": (("entries", 0, "profile", "classes", 1), "NCHW", r"classes.1 is not one of 'favourite'"),
+    "lines of three numbers": (("entries", 0, "profile", "lines", 1), [1, 2, 3], "lines.1 is not a list of 4"),
+    "no classes": (("entries", 0, "profile"), {"examples": True, "spread": True}, "profile.classes is missing"),
+    "entries that are none": (("entries",), {}, "entries is not a list"),
+    "an entry that is none": (("entries", 1), "x", "entries.1 is not a table"),
+    "a schema that is none": (("schema",), 1.5, "schema is not a whole number"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_older_record_that_lies_is_refused(tmp_path, lie):
+    (*place, last), value, said = LIES[lie]
+    old = FILES / "survey-2.layerscope"
+    with safe_open(old, "numpy") as file:
+        body = json.loads(file.metadata()["layerscope"])
+    holder = body
+    for key in place:
+        holder = holder[key]
+    holder[last] = value
+    save_file(load_file(old), tmp_path / "a", metadata={"layerscope": json.dumps(body)})
+    with pytest.raises(RecordError, match=said):
+        load(tmp_path / "a")
+
+
+@dataclass
+class Inner:
+    name: str
+    bins: Annotated[NDArray[np.int64], "n"]
+    counts: Annotated[NDArray[np.float32], "C n"]
+
+    def _contradiction(self) -> str:
+        return "it is red" if self.name == "red" else ""
+
+
+@dataclass
+class Outer:
+    channels: Annotated[NDArray[np.uint8], "C 3"]
+    parts: list[Inner]
+    side: Literal["left", "right"]
+    pair: tuple[Signed, float | None]
+    anything: Annotated[dict[str, Any], facts(size=int)]
+    on: Annotated[bool, OPTIONAL] = True
+
+
+def outer(**more):
+    inner = Inner("blue", np.array([1, 2]), np.ones((4, 2), np.float32))
+    given = {"pair": (-1, None), "anything": {"size": 3, "x": [1.5]}, "on": False} | more
+    return Outer(np.zeros((4, 3), np.uint8), [inner, inner], "left", **given)
+
+
+def written(path, value, change=lambda body, arrays: None):
+    """What is read from a file in which a value was written, after a change to it."""
+    arrays = {}
+    body = json.loads(json.dumps(of(Outer).write(value, "", Packed(arrays))))
+    change(body, arrays)
+    save_file(arrays, path, metadata={"layerscope": "{}"})
+    return of(Outer).read(body, Arrays(str(path)))
+
+
+def test_a_class_is_stored_by_the_types_of_its_fields(tmp_path):
+    def older(body, arrays):
+        assert set(arrays) == {"channels", *(f"parts.{at}.{name}" for at in (0, 1) for name in ("bins", "counts"))}
+        del body["on"]
+        body["new"] = "is skipped"
+
+    assert plain(written(tmp_path / "a", outer())) == plain(outer())
+    assert plain(written(tmp_path / "a", outer(), older)) == plain(outer(on=True))
+
+
+@pytest.mark.parametrize(
+    "place, value, said",
+    [
+        (("channels",), 3, "channels is not a text"),
+        (("channels",), "parts.0.bins", "channels: parts.0.bins is I64 of 1 axes, not U8 of 2"),
+        (("parts", 1, "bins"), "parts.0.bins", "parts.1.bins: parts.0.bins is used twice"),
+        (("parts",), {}, "parts is not a list"),
+        (("parts", 1, "name"), None, "parts.1.name is not a text"),
+        (("parts", 0, "name"), "red", "parts.0: it is red"),
+        (("parts", 0), [], "parts.0 is not a table"),
+        (("side",), "up", "side is not one of 'left', 'right'"),
+        (("pair",), [1], "pair is not a list of 2"),
+        (("pair", 0), MOST + 1, "pair.0 is not a whole number"),
+        (("pair", 0), 1.0, "pair.0 is not a whole number"),
+        (("pair", 1), True, "pair.1 is not a number"),
+        (("anything",), [], "anything is not a table"),
+        (("anything", "size"), -1, "anything.size is not a whole number from 0 on"),
+        (("anything", "x"), [[MOST + 1]], "anything.x is not plain"),
+        (("on",), 1, "on is not true or false"),
+    ],
+)
+def test_what_a_class_does_not_allow_is_refused_with_its_place(tmp_path, place, value, said):
+    def lie(body, arrays):
+        for key in place[:-1]:
+            body = body[key]
+        body[place[-1]] = value
+
+    with pytest.raises(ValueError, match=said):
+        written(tmp_path / "a", outer(), lie)
+
+
+@pytest.mark.parametrize(
+    "name, shape, said",
+    [
+        ("channels", (4, 2), "channels has axes of"),
+        ("channels", (5, 3), "parts.0.counts has axes of"),
+        ("parts.1.bins", (3,), "parts.1.counts has axes of"),
+        ("parts.0.counts", (4, 2, 1), "F32 of 3 axes, not F32 of 2"),
+    ],
+)
+def test_axes_of_one_letter_have_one_size(tmp_path, name, shape, said):
+    def resized(body, arrays):
+        arrays[name] = np.zeros(shape, arrays[name].dtype)
+
+    with pytest.raises(ValueError, match=said):
+        written(tmp_path / "a", outer(), resized)
+
+
+def test_letters_of_two_tables_are_two_sizes(tmp_path):
+    value = outer()
+    value.parts[1] = Inner("green", np.arange(5), np.ones((4, 5), np.float32))
+    assert plain(written(tmp_path / "a", value)) == plain(value)
+
+
+def test_nesting_has_an_end(tmp_path):
+    def nested(levels):
+        value = []
+        for _ in range(levels - 1):
+            value = {"a": value}
+        return value
+
+    assert written(tmp_path / "a", outer(anything={"x": nested(20)})).anything
+    with pytest.raises(ValueError, match=r"anything\.x is not plain: 20 levels at most"):
+        written(tmp_path / "a", outer(anything={"x": nested(21)}))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from layerscope.errors import RecordError
 from layerscope.maps import Maps
 from layerscope.profiles import Profile, Shown, Similarity
+from layerscope.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
 from layerscope.text import nearest
@@ -39,14 +40,20 @@ __all__ = [
 ]
 
 Kind = Literal["features", "weights", "compare", "survey"]
+#: what views take from it
+PROVENANCE = facts(format=str | None, architecture=str | None, images=int, of=int)
 
 
 @dataclass(frozen=True)
 class Histogram:
     """edges (n+1,) in the values' unit and counts (n,); over the finite values"""
 
-    edges: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    edges: Annotated[NDArray[np.float64], "edges"]
+    counts: Annotated[NDArray[np.int64], "n"]
+
+    def _contradiction(self) -> str:
+        right = len(self.edges) == len(self.counts) + 1 > 1 and (self.counts >= 0).all()
+        return "" if right else f"a histogram of {len(self.edges)} edges and {len(self.counts)} counts"
 
 
 @dataclass
@@ -59,17 +66,17 @@ class Entry:
     `side` is "a" or "b" in a comparison. `profile` is what a survey of a data set adds.
     """
 
-    site: Site
+    site: Annotated[Site, Stored("")]
     type: str
     shape: tuple[int, ...]
     dtype: str
     columns: Columns | None = None
-    whole: Columns | None = None
+    whole: Annotated[Total | None, Stored("total")] = None
     histogram: Histogram | None = None
     maps: list[Maps] = field(default_factory=list)
-    side: str = ""
+    side: Annotated[str, one_of("", "a", "b")] = ""
     note: str = ""
-    profile: Profile | None = None
+    profile: Annotated[Profile | None, OPTIONAL] = None
 
     @property
     def key(self) -> str:
@@ -92,6 +99,20 @@ class Entry:
         size = self.columns.count + self.columns.nan + self.columns.inf
         return np.flatnonzero((self.columns.zeros == size) & (size > 0)).tolist()
 
+    def _contradiction(self) -> str:
+        examples = self.profile.examples if self.profile else None
+        if self.maps and not self.shape:
+            return "maps of a tensor without axes"
+        if self.histogram and self.total is None:
+            return "a histogram without statistics"
+        if self.profile and self.columns is None:
+            return "a profile without statistics"
+        if examples:
+            channels, places = examples.image.shape
+            if places > len(self.maps) or any(maps.shape[0] != channels for maps in self.maps):
+                return f"{places} examples of {channels} channels, and other maps"
+        return ""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -99,7 +120,7 @@ class Finding:
 
     name: str
     kind: str
-    channels: list[int]
+    channels: list[Signed]
     detail: str
 
 
@@ -107,9 +128,9 @@ class Finding:
 class Prediction:
     """One class of a top list."""
 
-    index: int
+    index: Signed
     label: str
-    probability: float
+    probability: Share
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,10 @@ class Picture:
     """An input image as the network saw it: uint8 (h, w, 3)."""
 
     name: str
-    pixels: NDArray[np.uint8]
+    pixels: Annotated[NDArray[np.uint8], "h w 3"]
+
+    def _contradiction(self) -> str:
+        return "" if self.pixels.size else "a picture without pixels"
 
 
 @dataclass(frozen=True)
@@ -131,6 +155,10 @@ class Pair:
     max_abs: float | None = None
     mean_abs: float | None = None
     cosine: float | None = None
+
+    def _contradiction(self) -> str:
+        missing = {figure is None for figure in (self.max_abs, self.mean_abs, self.cosine)}
+        return "" if len(missing) == 1 else "some of the three figures alone"
 
 
 @dataclass
@@ -167,10 +195,10 @@ class Record:
     foreign: list[str] = field(default_factory=list)
     never: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
-    similarity: Similarity | None = None
+    provenance: Annotated[dict[str, Any], PROVENANCE] = field(default_factory=dict)
+    classes: Annotated[list[str], OPTIONAL] = field(default_factory=list)
+    shown: Annotated[list[Shown], OPTIONAL] = field(default_factory=list)
+    similarity: Annotated[Similarity | None, OPTIONAL] = None
 
     def add(self, entry: Entry) -> None:
         """Append an entry. Raises RecordError if its key is there already."""
