@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import RecordError
-from layerscope.maps import Maps
+from layerscope.errors import RecordError, UsageError
+from layerscope.files import save
+from layerscope.maps import COLORMAPS, Maps, Range
 from layerscope.profiles import Profile, Shown, Similarity
 from layerscope.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
 from layerscope.sites import Site
@@ -233,15 +234,79 @@ class Record:
         return len(self.entries)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the record as one safetensors file, whole or not at all. Raises OutputError."""
+        """Write the record as one safetensors file, whole or not at all, and return its path. Raises OutputError.
+
+        >>> record.save("tulip.layerscope").name
+        'tulip.layerscope\'
+        """
         return Path(_above("recordfile").save(self, path))
+
+    def to_csv(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write tables: layers and channels; tensors of a checkpoint; pairs of a comparison. Raises OutputError.
+
+        >>> [path.name for path in record.to_csv("tables")]
+        ['layers.csv', 'channels.csv']
+        """
+        tables = _above("views.documents").tables(self)
+        return [save(text.encode(), Path(folder, f"{name}.csv")) for name, text in tables.items()]
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write the JSON document that the command line prints with --json. Raises OutputError.
+
+        >>> json.loads(record.to_json("tulip.json").read_text())["layers"][0]["path"]
+        'stem'
+        """
+        documents = _above("views.documents")
+        return save(documents.dumps(documents.document(self)).encode(), Path(path))
+
+    def to_png(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        channels: int | None = 12,
+        cmap: str = "viridis",
+        range: Range = "channel",
+    ) -> list[Path]:
+        """Write pictures: a mosaic a layer, kernels and histograms a tensor, the best examples a layer of a survey.
+
+        channels: how many of each layer, None for all. cmap: "viridis" or "gray", of feature maps. range: of what the
+        colours span the values. Raises OutputError, UsageError for a colour map or range that does not exist.
+
+        >>> [path.name for path in record.to_png("pictures", cmap="gray")]
+        ['overview.png', 'stem.features.png', 'block.conv.features.png']
+        """
+        for option, value, known in (("cmap", cmap, COLORMAPS), ("range", range, get_args(Range))):
+            if value not in known:
+                raise UsageError(f"{option}={value!r}: does not exist; give one of {', '.join(known)}")
+        written: list[Path] = _above("views.pictures").write(self, Path(folder), channels, cmap, range)
+        return written
+
+    def to_tensorboard(self, logdir: str | os.PathLike[str]) -> Path:
+        """Write a log for TensorBoard into a folder, which is returned: histograms and pictures. Raises OutputError.
+
+        >>> record.to_tensorboard("runs/tulip").name
+        'tulip\'
+        """
+        return Path(_above("views.tensorboard").export(self, logdir))
 
     def to_html(self, path: str | os.PathLike[str], budget_bytes: int = 10_000_000) -> Path:
         """Write the viewer with this record inside as one HTML file.
 
         Beyond the budget the largest layers lose their maps, with a warning. Raises OutputError, RecordError.
+
+        >>> record.to_html("tulip.html").name
+        'tulip.html\'
         """
         return _above("views.html").write(self, path, budget_bytes, lambda note: warnings.warn(note, stacklevel=4))
+
+    def show(self) -> None:
+        """Print what the command line prints: tables that fit the terminal.
+
+        >>> record.show()
+        photo.png
+        ...
+        """
+        _above("views.terminal").show(self)
 
     def _repr_html_(self) -> str:
         return _above("views.notebook").frame(self)

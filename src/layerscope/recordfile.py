@@ -18,7 +18,7 @@ from safetensors.numpy import save as serialised
 
 from layerscope import files
 from layerscope.arrays import Arrays, Packed
-from layerscope.errors import LayerscopeError, RecordError
+from layerscope.errors import RecordError
 from layerscope.record import Record
 from layerscope.schema import OPTIONAL, Signed, of
 from layerscope.text import printable
@@ -65,13 +65,13 @@ def load(path: str | os.PathLike[str]) -> Record:
             _update(body, arrays)
         record: Record = of(Record).read(body, arrays)
         return record
+    except RecordError:
+        raise
     except (SafetensorError, OSError) as error:
         raise RecordError(
             f"{printable(name)}: is not a record, or is cut off ({_reason(error)}); make it again with --record"
         ) from error
-    except (KeyError, TypeError, ValueError, RecursionError, LayerscopeError) as error:
-        if isinstance(error, RecordError) and printable(name) in str(error):
-            raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RecordError(
             f"{printable(name)}: a safetensors file, but not a whole record ({_reason(error)}); make it again"
         ) from error
@@ -85,7 +85,7 @@ def _reason(error: BaseException) -> str:
 _Ends = tuple[Signed, Signed, Signed, Signed]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OldProfile:
     """What was otherwise before schema 3: flags said which arrays there are, and the number of the entry named them."""
 
@@ -107,13 +107,13 @@ class _OldProfile:
         profile["lines"] = self.lines and [dict(zip(ends, line, strict=True)) for line in self.lines]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OldEntry:
     histogram: bool
     profile: Annotated[_OldProfile | None, OPTIONAL] = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OldRecord:
     entries: list[_OldEntry]
 
