@@ -40,6 +40,7 @@ __all__ = [
     "last_of_size",
 ]
 
+PathLike = str | os.PathLike[str]
 Kind = Literal["features", "weights", "compare", "survey"]
 #: what views take from it
 PROVENANCE = facts(format=str | None, architecture=str | None, images=int, of=int)
@@ -233,7 +234,7 @@ class Record:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: PathLike) -> Path:
         """Write the record as one safetensors file, whole or not at all, and return its path. Raises OutputError.
 
         >>> record.save("tulip.layerscope").name
@@ -241,7 +242,7 @@ class Record:
         """
         return Path(_above("recordfile").save(self, path))
 
-    def to_csv(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def to_csv(self, folder: PathLike) -> list[Path]:
         """Write tables: layers and channels; tensors of a checkpoint; pairs of a comparison. Raises OutputError.
 
         >>> [path.name for path in record.to_csv("tables")]
@@ -250,7 +251,7 @@ class Record:
         tables = _above("views.documents").tables(self)
         return [save(text.encode(), Path(folder, f"{name}.csv")) for name, text in tables.items()]
 
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
+    def to_json(self, path: PathLike) -> Path:
         """Write the JSON document that the command line prints with --json. Raises OutputError.
 
         >>> json.loads(record.to_json("tulip.json").read_text())["layers"][0]["path"]
@@ -260,12 +261,7 @@ class Record:
         return save(documents.dumps(documents.document(self)).encode(), Path(path))
 
     def to_png(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        channels: int | None = 12,
-        cmap: str = "viridis",
-        range: Range = "channel",
+        self, folder: PathLike, *, channels: int | None = 12, cmap: str = "viridis", range: Range = "channel"
     ) -> list[Path]:
         """Write pictures: a mosaic a layer, kernels and histograms a tensor, the best examples a layer of a survey.
 
@@ -281,7 +277,7 @@ class Record:
         written: list[Path] = _above("views.pictures").write(self, Path(folder), channels, cmap, range)
         return written
 
-    def to_tensorboard(self, logdir: str | os.PathLike[str]) -> Path:
+    def to_tensorboard(self, logdir: PathLike) -> Path:
         """Write a log for TensorBoard into a folder, which is returned: histograms and pictures. Raises OutputError.
 
         >>> record.to_tensorboard("runs/tulip").name
@@ -289,7 +285,7 @@ class Record:
         """
         return Path(_above("views.tensorboard").export(self, logdir))
 
-    def to_html(self, path: str | os.PathLike[str], budget_bytes: int = 10_000_000) -> Path:
+    def to_html(self, path: PathLike, budget_bytes: int = 10_000_000) -> Path:
         """Write the viewer with this record inside as one HTML file.
 
         Beyond the budget the largest layers lose their maps, with a warning. Raises OutputError, RecordError.
