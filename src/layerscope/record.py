@@ -238,7 +238,7 @@ class Record:
         """Write the record as one safetensors file, whole or not at all, and return its path. Raises OutputError.
 
         >>> record.save("tulip.layerscope").name
-        'tulip.layerscope\'
+        'tulip.layerscope'
         """
         return Path(_above("recordfile").save(self, path))
 
@@ -281,7 +281,7 @@ class Record:
         """Write a log for TensorBoard into a folder, which is returned: histograms and pictures. Raises OutputError.
 
         >>> record.to_tensorboard("runs/tulip").name
-        'tulip\'
+        'tulip'
         """
         return Path(_above("views.tensorboard").export(self, logdir))
 
@@ -291,7 +291,7 @@ class Record:
         Beyond the budget the largest layers lose their maps, with a warning. Raises OutputError, RecordError.
 
         >>> record.to_html("tulip.html").name
-        'tulip.html\'
+        'tulip.html'
         """
         return _above("views.html").write(self, path, budget_bytes, lambda note: warnings.warn(note, stacklevel=4))
 
