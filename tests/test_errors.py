@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +15,36 @@ import pytest
 import torch
 from PIL import Image
 
+from layerscope import errors
 from layerscope.text import nearest
 from tests.conftest import picture
 
 ROOT = os.geteuid() == 0
+
+
+def test_the_tree_in_the_docstring_is_that_of_the_classes():
+    drawn, above = {}, []
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.match(r"    ([│├└─ ]*)(\w+) {2,}\S", line):
+            depth = len(found[1]) // 4
+            above = [*above[:depth], found[2]]
+            drawn[found[2]] = above[-2] if depth else "Exception"
+    classes = {name: one for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
+    assert drawn == {name: one.__bases__[0].__name__ for name, one in classes.items()}
+    assert set(errors.__all__) == {*classes, "writing"}
+
+
+def test_no_error_for_users_stands_outside_of_the_tree():
+    for path in Path(errors.__file__).parent.rglob("*.py"):
+        classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        names = {base.id for node in classes for base in node.bases if isinstance(base, ast.Name)}
+        assert path.name == "errors.py" or not names & set(errors.__all__), path
+
+
+def test_what_a_record_does_not_have_is_a_key_error_without_its_quotes():
+    error = errors.NoEntry("'a' is not in this record")
+    assert isinstance(error, errors.RecordError) and isinstance(error, KeyError)
+    assert str(error) == "'a' is not in this record"
 
 
 def bad_checkpoints(folder: Path) -> dict[str, str]:

@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 import layerscope
 from layerscope.errors import OutputError, RecordError
 from layerscope.record import Record
-from layerscope.recordfile import body_of
 
 
 def plain(value):
@@ -54,8 +53,8 @@ def test_weights_and_compare_survive(checkpoint, tmp_path):
 def test_the_file_is_plain_safetensors_with_json(saved):
     path = saved[1]
     arrays = load_file(path)
-    assert arrays["0.codes.0"].dtype == np.uint8
-    assert arrays["0.channels.floats"].shape == (4, 6)
+    assert arrays["entries.0.maps.0.codes"].dtype == np.uint8
+    assert arrays["entries.0.columns.floats"].shape == (4, 6)
     assert b"pickle" not in path.read_bytes()[:100_000]
 
 
@@ -87,25 +86,6 @@ def rewritten(path, change):
     return path
 
 
-def test_a_record_of_schema_1_has_an_array_for_every_total(saved):
-    record, path = saved
-    arrays = load_file(path)
-    table = {name: arrays.pop(f"totals.{name}") for name in ("floats", "counts")}
-    for at in range(len(record)):
-        arrays |= {f"{at}.total.{name}": np.ascontiguousarray(all_[:, at : at + 1]) for name, all_ in table.items()}
-    save_file(arrays, path, metadata={"layerscope": json.dumps(body_of(record, {}))})
-
-    def older(body):
-        body["schema"] = 1
-        for at, entry in enumerate(body["entries"]):
-            entry["total"] = f"{at}.total"
-
-    found = layerscope.load(rewritten(path, older))
-    for entry in record:
-        assert entry.total is not None
-        np.testing.assert_equal(found[entry.key].total, entry.total)
-
-
 def drop(body):
     del body["entries"]
 
@@ -115,12 +95,12 @@ def newer(body):
 
 
 def lie_about_maps(body):
-    body["entries"][0]["maps"][0]["range"] = "1.range.0"
-    body["entries"][0]["maps"][0]["codes"] = "0.channels.counts"
+    body["entries"][0]["maps"][0]["range"] = "entries.1.maps.0.range"
+    body["entries"][0]["maps"][0]["codes"] = "entries.0.columns.counts"
 
 
 def take_a_picture_for_maps(body):
-    body["entries"][0]["maps"][0]["codes"] = "picture.0"
+    body["entries"][0]["maps"][0]["codes"] = "pictures.0.pixels"
 
 
 def miss_a_tensor(body):
@@ -131,7 +111,7 @@ def miss_a_tensor(body):
 def test_a_file_that_lies_is_refused(saved, change):
     with pytest.raises(RecordError) as error:
         layerscope.load(rewritten(saved[1], change))
-    assert "a.layerscope" in str(error.value) or "picture.0" in str(error.value)
+    assert "a.layerscope" in str(error.value) or "pictures.0.pixels" in str(error.value)
 
 
 def test_what_is_no_record(saved, tmp_path):

@@ -209,7 +209,14 @@ def test_streams_end_when_the_server_stops(record):
 
 
 CRAFTED = {
-    "more statistics than maps": ("0.channels.floats", (4, 7), np.float64, "0.channels.counts", (4, 7), np.int64),
+    "more statistics than maps": (
+        "entries.0.columns.floats",
+        (4, 7),
+        np.float64,
+        "entries.0.columns.counts",
+        (4, 7),
+        np.int64,
+    ),
 }
 
 

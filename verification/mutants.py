@@ -34,7 +34,10 @@ STATS = (
     "tests/test_stats_objects.py::test_stretches_outside_are_errors "
     "tests/test_stats_objects.py::test_numbers_of_bins_that_do_not_fit"
 )
-RECORD = "tests/test_record_mutants.py tests/survey/test_record.py tests/test_record.py tests/attacks/test_records.py"
+RECORD = (
+    "tests/test_record_schemas.py tests/test_record_mutants.py tests/survey/test_record.py tests/test_record.py "
+    "tests/attacks/test_records.py"
+)
 TORCH = (
     "tests/checkpoints/test_mutants.py tests/checkpoints/test_torch_files.py tests/checkpoints/test_door.py "
     "tests/checkpoints/test_pickles.py tests/checkpoints/test_bounds.py tests/checkpoints/test_pickle_machine.py "
@@ -47,7 +50,7 @@ SURVEY = (
 #: the files that are broken, and the tests that should see it
 TESTS = {
     **{f"stats/{name}.py": STATS for name in ("columns", "channels", "histogram", "tensors", "calls")},
-    **{f"{name}.py": RECORD for name in ("record", "recordfile", "profiles", "arrays", "claims")},
+    **{f"{name}.py": RECORD for name in ("record", "recordfile", "profiles", "arrays", "schema")},
     **{f"checkpoints/{name}.py": TORCH for name in ("torch_zip", "torch_legacy", "storage/zip")},
     **{f"checkpoints/pickles/{name}.py": TORCH for name in ("machine", "builders")},
     **{f"checkpoints/{name}.py": OTHERS.format(name) for name in ("safetensors", "gguf", "onnx")},

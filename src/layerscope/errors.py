@@ -3,13 +3,14 @@
     LayerscopeError             one line: what, which value, the next step
     ├── UsageError              the command or call asks for something that does not exist (exit code 2)
     ├── CheckpointError         a checkpoint that cannot be read
+    ├── DeviceError             a device that is not in this machine, or not supported
     ├── ImageError              an image that cannot be read
     ├── RecordError             a record that cannot be read or merged
+    │   └── NoEntry             a layer or tensor that a record does not have; a KeyError too
     ├── NetworkError            a network that cannot be built, or whose keys do not match
     │   └── ForwardError        a network that raises while it runs
-    ├── DeviceError             a device that is not there or does not compute
-    ├── Diverged                a training whose loss is no number any more (of layerscope.training)
-    ├── EngineError             processes of a survey that died, hang or lost images (of layerscope.surveying)
+    ├── Diverged                a training whose loss is not finite (NaN or inf)
+    ├── EngineError             processes of a survey that died, hang or lost images
     ├── NoMatch                 a pattern that selects nothing
     └── OutputError             a file or folder that cannot be written
 
@@ -25,10 +26,13 @@ from contextlib import contextmanager
 __all__ = [
     "CheckpointError",
     "DeviceError",
+    "Diverged",
+    "EngineError",
     "ForwardError",
     "ImageError",
     "LayerscopeError",
     "NetworkError",
+    "NoEntry",
     "NoMatch",
     "OutputError",
     "RecordError",
@@ -49,12 +53,22 @@ class CheckpointError(LayerscopeError):
     """A checkpoint that cannot be read."""
 
 
+class DeviceError(LayerscopeError):
+    """A device that is not in this machine, or not supported."""
+
+
 class ImageError(LayerscopeError):
     """An image that cannot be read."""
 
 
 class RecordError(LayerscopeError):
     """A record that cannot be read or merged."""
+
+
+class NoEntry(RecordError, KeyError):
+    """A layer or tensor that a record does not have."""
+
+    __str__ = Exception.__str__  # a KeyError shows its text in quotes
 
 
 class NetworkError(LayerscopeError):
@@ -65,8 +79,12 @@ class ForwardError(NetworkError):
     """A network that raises while it runs."""
 
 
-class DeviceError(LayerscopeError):
-    """A device that is not there or does not compute."""
+class Diverged(LayerscopeError):
+    """A training whose loss is not finite (NaN or inf)."""
+
+
+class EngineError(LayerscopeError):
+    """Processes of a survey that have died, hang or have lost images."""
 
 
 class NoMatch(LayerscopeError):

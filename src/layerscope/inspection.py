@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerscope import claims
 from layerscope._version import __version__
 from layerscope.checkpoints import Checkpoint, TensorSpec, open_checkpoint
 from layerscope.dtypes import is_float
@@ -19,6 +18,7 @@ from layerscope.networks.feeding import batch_of, passes_of, run, zeros
 from layerscope.networks.identify import identify
 from layerscope.progress import Progress, quiet
 from layerscope.record import Entry, Histogram, Layer, Prediction, Record
+from layerscope.schema import MOST
 from layerscope.sites import Site, choose
 from layerscope.stats import distribution
 from layerscope.tensors import CheckpointChecks, first_kernel, kernel_maps, layout_of, role_of
@@ -61,7 +61,7 @@ def weights(
         record.provenance = {"layerscope": __version__, "format": checkpoint.format}
         if checkpoint.extra:  # apart: it may say anything, of our fields too
             record.provenance["extra"] = {
-                key: str(value) if isinstance(value, int) and abs(value) > claims.MOST else value
+                key: str(value) if isinstance(value, int) and abs(value) > MOST else value
                 for key, value in checkpoint.extra.items()
             }
         specs = _chosen(checkpoint, patterns, record)

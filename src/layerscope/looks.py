@@ -17,10 +17,12 @@ __all__ = ["Arithmetic", "Evidence", "Field", "Look", "written"]
 Floats = NDArray[np.float32]
 
 
-def _plain(values: NDArray) -> list[Any]:
-    """Nested lists for JSON, to nine digits: enough to get every float32 back."""
-    rounded = [float(f"{value:.9g}") for value in np.asarray(values, np.float64).ravel()]
-    return np.array(rounded).reshape(np.shape(values)).tolist()
+def _plain(value: Any) -> Any:
+    """For JSON: arrays as nested lists, to nine digits, which are enough to get every float32 back."""
+    if isinstance(value, np.ndarray):
+        rounded = [float(f"{one:.9g}") for one in np.asarray(value, np.float64).ravel()]
+        return np.array(rounded).reshape(np.shape(value)).tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -106,19 +108,8 @@ class Arithmetic:
 
     def to_json(self) -> dict[str, Any]:
         """Every number of it."""
-        products = self.products
-        return {
-            "type": self.type,
-            "formula": self.formula,
-            "inputs": list(self.inputs),
-            "patch": _plain(self.patch),
-            "kernel": None if self.kernel is None else _plain(self.kernel),
-            "products": None if products is None else _plain(products),
-            "bias": self.bias,
-            "terms": self.terms,
-            "sum": self.sum,
-            "value": self.value,
-        }
+        names = ("type", "formula", "inputs", "patch", "kernel", "products", "bias", "terms", "sum", "value")
+        return {name: _plain(getattr(self, name)) for name in names}
 
 
 def written(value: float) -> str:

@@ -1,20 +1,19 @@
 """What a survey knows of a layer's channels beyond their statistics, as plain data: examples, spread, meaning.
 
-Arrays go into a record's file and come back through `pack` and `unpack`, which check every size: a record may come
-from anyone.
+The types of the fields say how they are stored: `schema.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import RecordError
+from layerscope.schema import Signed
 
 __all__ = [
     "BIN_BITS",
@@ -53,10 +52,10 @@ Ends = tuple[int, int]
 class Line:
     """Which pixels the units along one axis see: unit y sees low + step*y up to high + step*y, cut off at the image."""
 
-    low: int
-    high: int
-    step: int
-    whole: int
+    low: Signed
+    high: Signed
+    step: Signed
+    whole: Signed
 
     def ends(self, unit: int) -> Ends:
         """First pixel, and last + 1."""
@@ -73,10 +72,10 @@ class Examples:
     the entry: the channel's surroundings of its maximum.
     """
 
-    image: NDArray[np.int64]
-    value: NDArray[np.float32]
-    position: NDArray[np.int32]
-    at: NDArray[np.int32]
+    image: Annotated[NDArray[np.int64], "C k"]
+    value: Annotated[NDArray[np.float32], "C k"]
+    position: Annotated[NDArray[np.int32], "C k 2"]
+    at: Annotated[NDArray[np.int32], "C k 2"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,12 @@ class Spread:
     Zeros, and what is as good as zero, are in none of them.
     """
 
-    bins: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    bins: Annotated[NDArray[np.int64], "n"]
+    counts: Annotated[NDArray[np.int64], "C n"]
+
+    def _contradiction(self) -> str:
+        ends = np.array([-1, *self.bins, 1 << BIN_BITS])
+        return "" if (ends[1:] > ends[:-1]).all() else "bins that do not rise"
 
     def quantiles(
         self,
@@ -124,16 +127,20 @@ class Profile:
     """
 
     images: int
-    silent: NDArray[np.int64]
+    silent: Annotated[NDArray[np.int64], "C"]
     examples: Examples | None = None
     spread: Spread | None = None
-    favourite: NDArray[np.int32] | None = None
-    selectivity: NDArray[np.float32] | None = None
-    explained: NDArray[np.float32] | None = None
+    favourite: Annotated[NDArray[np.int32], "C"] | None = None
+    selectivity: Annotated[NDArray[np.float32], "C"] | None = None
+    explained: Annotated[NDArray[np.float32], "C"] | None = None
     copies: Sequence[tuple[int, int, float]] = ()
     rank: float | None = None
     grid: tuple[int, int] = (1, 1)
     lines: tuple[Line, Line] | None = None
+
+    def _contradiction(self) -> str:
+        there = all(max(a, b) < len(self.silent) for a, b, _ in self.copies)
+        return "" if there else "copies of channels that are not there"
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ class Shown:
     label: str
     width: int
     height: int
-    data: NDArray[np.uint8] = field(repr=False)
+    data: Annotated[NDArray[np.uint8], "bytes"] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -186,8 +193,11 @@ class Similarity:
     """CKA of every layer with every other: value float32 (L, L), keys of the entries in that order."""
 
     keys: list[str]
-    value: NDArray[np.float32]
+    value: Annotated[NDArray[np.float32], "L L"]
     minibatches: int
+
+    def _contradiction(self) -> str:
+        return "" if len(self.keys) == len(self.value) else f"{len(self.keys)} keys for {len(self.value)} layers"
 
 
 def wanted(examples: Iterable[Examples]) -> list[int]:
@@ -204,79 +214,3 @@ def wanted(examples: Iterable[Examples]) -> list[int]:
                     best, many = found.get(number, (place, 0))
                     found[number] = (min(best, place), many + count)
     return sorted(found, key=lambda number: (found[number][0], -found[number][1], number))
-
-
-Put = Callable[[str, NDArray], str]
-Get = Callable[[str], NDArray]
-
-_EXAMPLES: dict[str, tuple[Any, int]] = {
-    "image": (np.int64, 2),
-    "value": (np.float32, 2),
-    "position": (np.int32, 3),
-    "at": (np.int32, 3),
-}
-_OPTIONAL = ("favourite", "selectivity", "explained")
-
-
-def pack(name: str, profile: Profile, put: Put) -> dict[str, Any]:
-    """A profile as JSON; its arrays are handed to `put` under names that begin with `name`."""
-    put(f"{name}.silent", profile.silent.astype(np.int64))
-    for part in _EXAMPLES if profile.examples else ():
-        put(f"{name}.top.{part}", getattr(profile.examples, part))
-    if profile.spread:
-        put(f"{name}.spread", profile.spread.counts.astype(np.int64))
-        put(f"{name}.spread.bins", profile.spread.bins.astype(np.int64))
-    given = [part for part in _OPTIONAL if getattr(profile, part) is not None]
-    for part in given:
-        put(f"{name}.{part}", getattr(profile, part))
-    return {
-        "images": profile.images,
-        "examples": profile.examples is not None,
-        "spread": profile.spread is not None,
-        "classes": given,
-        "copies": [list(one) for one in profile.copies],
-        "rank": profile.rank,
-        "grid": list(profile.grid),
-        "lines": [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None,
-    }
-
-
-def unpack(name: str, packed: dict[str, Any], get: Get) -> Profile:
-    """The profile that `pack` took apart. Raises RecordError where the sizes contradict each other."""
-    silent = _shaped(f"{name}.silent", get, np.int64, 1)
-    channels = len(silent)
-    examples = None
-    if packed["examples"]:
-        parts = {part: _shaped(f"{name}.top.{part}", get, *kind) for part, kind in _EXAMPLES.items()}
-        if len({array.shape[:2] for array in parts.values()}) > 1 or len(parts["image"]) != channels:
-            raise RecordError(f"{name}: the examples and the channels disagree; make the record again")
-        examples = Examples(**parts)
-    spread = None
-    if packed["spread"]:
-        counts, bins = _shaped(f"{name}.spread", get, np.int64, 2), _shaped(f"{name}.spread.bins", get, np.int64, 1)
-        rising = (np.diff(bins) > 0).all() and (not len(bins) or 0 <= bins[0] <= bins[-1] < 1 << BIN_BITS)
-        if counts.shape != (channels, len(bins)) or not rising:
-            raise RecordError(f"{name}: the histograms and the channels disagree; make the record again")
-        spread = Spread(bins, counts)
-    kinds = {"favourite": np.int32, "selectivity": np.float32, "explained": np.float32}
-    classes = {part: _shaped(f"{name}.{part}", get, kinds[part], 1) for part in packed["classes"]}
-    if any(len(array) != channels for array in classes.values()):
-        raise RecordError(f"{name}: the classes and the channels disagree; make the record again")
-    copies = [(int(a), int(b), float(r)) for a, b, r in packed["copies"]]
-    if any(not (0 <= a < channels and 0 <= b < channels) for a, b, _ in copies):
-        raise RecordError(f"{name}: copies of channels that are not there; make the record again")
-    lines = None
-    if packed["lines"]:
-        rows, columns = (Line(int(a), int(b), int(step), int(whole)) for a, b, step, whole in packed["lines"])
-        lines = (rows, columns)
-    rank = None if packed["rank"] is None else float(packed["rank"])
-    height, width = map(int, packed["grid"])
-    more: dict[str, Any] = {"copies": copies, "rank": rank, "grid": (height, width), "lines": lines, **classes}
-    return Profile(int(packed["images"]), silent, examples, spread, **more)
-
-
-def _shaped(name: str, get: Get, dtype: Any, axes: int) -> NDArray:
-    array = get(name)
-    if array.dtype != dtype or array.ndim != axes:
-        raise RecordError(f"{name}: {array.dtype} of {array.ndim} axes, not {np.dtype(dtype)} of {axes}; make it again")
-    return array

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import RecordError
-from layerscope.maps import Maps
+from layerscope.errors import RecordError, UsageError
+from layerscope.files import save
+from layerscope.maps import COLORMAPS, Maps, Range
 from layerscope.profiles import Profile, Shown, Similarity
+from layerscope.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
 from layerscope.text import nearest
@@ -38,15 +40,22 @@ __all__ = [
     "last_of_size",
 ]
 
+PathLike = str | os.PathLike[str]
 Kind = Literal["features", "weights", "compare", "survey"]
+#: what views take from it
+PROVENANCE = facts(format=str | None, architecture=str | None, images=int, of=int)
 
 
 @dataclass(frozen=True)
 class Histogram:
     """edges (n+1,) in the values' unit and counts (n,); over the finite values"""
 
-    edges: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    edges: Annotated[NDArray[np.float64], "edges"]
+    counts: Annotated[NDArray[np.int64], "n"]
+
+    def _contradiction(self) -> str:
+        right = len(self.edges) == len(self.counts) + 1 > 1 and (self.counts >= 0).all()
+        return "" if right else f"a histogram of {len(self.edges)} edges and {len(self.counts)} counts"
 
 
 @dataclass
@@ -59,17 +68,17 @@ class Entry:
     `side` is "a" or "b" in a comparison. `profile` is what a survey of a data set adds.
     """
 
-    site: Site
+    site: Annotated[Site, Stored("")]
     type: str
     shape: tuple[int, ...]
     dtype: str
     columns: Columns | None = None
-    whole: Columns | None = None
+    whole: Annotated[Total | None, Stored("total")] = None
     histogram: Histogram | None = None
     maps: list[Maps] = field(default_factory=list)
-    side: str = ""
+    side: Annotated[str, one_of("", "a", "b")] = ""
     note: str = ""
-    profile: Profile | None = None
+    profile: Annotated[Profile | None, OPTIONAL] = None
 
     @property
     def key(self) -> str:
@@ -92,6 +101,20 @@ class Entry:
         size = self.columns.count + self.columns.nan + self.columns.inf
         return np.flatnonzero((self.columns.zeros == size) & (size > 0)).tolist()
 
+    def _contradiction(self) -> str:
+        examples = self.profile.examples if self.profile else None
+        if self.maps and not self.shape:
+            return "maps of a tensor without axes"
+        if self.histogram and self.total is None:
+            return "a histogram without statistics"
+        if self.profile and self.columns is None:
+            return "a profile without statistics"
+        if examples:
+            channels, places = examples.image.shape
+            if places > len(self.maps) or any(maps.shape[0] != channels for maps in self.maps):
+                return f"{places} examples of {channels} channels, and other maps"
+        return ""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -99,7 +122,7 @@ class Finding:
 
     name: str
     kind: str
-    channels: list[int]
+    channels: list[Signed]
     detail: str
 
 
@@ -107,9 +130,9 @@ class Finding:
 class Prediction:
     """One class of a top list."""
 
-    index: int
+    index: Signed
     label: str
-    probability: float
+    probability: Share
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,10 @@ class Picture:
     """An input image as the network saw it: uint8 (h, w, 3)."""
 
     name: str
-    pixels: NDArray[np.uint8]
+    pixels: Annotated[NDArray[np.uint8], "h w 3"]
+
+    def _contradiction(self) -> str:
+        return "" if self.pixels.size else "a picture without pixels"
 
 
 @dataclass(frozen=True)
@@ -131,6 +157,10 @@ class Pair:
     max_abs: float | None = None
     mean_abs: float | None = None
     cosine: float | None = None
+
+    def _contradiction(self) -> str:
+        missing = {figure is None for figure in (self.max_abs, self.mean_abs, self.cosine)}
+        return "" if len(missing) == 1 else "some of the three figures alone"
 
 
 @dataclass
@@ -167,10 +197,10 @@ class Record:
     foreign: list[str] = field(default_factory=list)
     never: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
-    similarity: Similarity | None = None
+    provenance: Annotated[dict[str, Any], PROVENANCE] = field(default_factory=dict)
+    classes: Annotated[list[str], OPTIONAL] = field(default_factory=list)
+    shown: Annotated[list[Shown], OPTIONAL] = field(default_factory=list)
+    similarity: Annotated[Similarity | None, OPTIONAL] = None
 
     def add(self, entry: Entry) -> None:
         """Append an entry. Raises RecordError if its key is there already."""
@@ -204,16 +234,75 @@ class Record:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the record as one safetensors file, whole or not at all. Raises OutputError."""
+    def save(self, path: PathLike) -> Path:
+        """Write the record as one safetensors file, whole or not at all, and return its path. Raises OutputError.
+
+        >>> record.save("tulip.layerscope").name
+        'tulip.layerscope'
+        """
         return Path(_above("recordfile").save(self, path))
 
-    def to_html(self, path: str | os.PathLike[str], budget_bytes: int = 10_000_000) -> Path:
+    def to_csv(self, folder: PathLike) -> list[Path]:
+        """Write tables: layers and channels; tensors of a checkpoint; pairs of a comparison. Raises OutputError.
+
+        >>> [path.name for path in record.to_csv("tables")]
+        ['layers.csv', 'channels.csv']
+        """
+        tables = _above("views.documents").tables(self)
+        return [save(text.encode(), Path(folder, f"{name}.csv")) for name, text in tables.items()]
+
+    def to_json(self, path: PathLike) -> Path:
+        """Write the JSON document that the command line prints with --json. Raises OutputError.
+
+        >>> json.loads(record.to_json("tulip.json").read_text())["layers"][0]["path"]
+        'stem'
+        """
+        documents = _above("views.documents")
+        return save(documents.dumps(documents.document(self)).encode(), Path(path))
+
+    def to_png(
+        self, folder: PathLike, *, channels: int | None = 12, cmap: str = "viridis", range: Range = "channel"
+    ) -> list[Path]:
+        """Write pictures: a mosaic a layer, kernels and histograms a tensor, the best examples a layer of a survey.
+
+        channels: how many of each layer, None for all. cmap: "viridis" or "gray", of feature maps. range: of what the
+        colours span the values. Raises OutputError, UsageError for a colour map or range that does not exist.
+
+        >>> [path.name for path in record.to_png("pictures", cmap="gray")]
+        ['overview.png', 'stem.features.png', 'block.conv.features.png']
+        """
+        for option, value, known in (("cmap", cmap, COLORMAPS), ("range", range, get_args(Range))):
+            if value not in known:
+                raise UsageError(f"{option}={value!r}: does not exist; give one of {', '.join(known)}")
+        written: list[Path] = _above("views.pictures").write(self, Path(folder), channels, cmap, range)
+        return written
+
+    def to_tensorboard(self, logdir: PathLike) -> Path:
+        """Write a log for TensorBoard into a folder, which is returned: histograms and pictures. Raises OutputError.
+
+        >>> record.to_tensorboard("runs/tulip").name
+        'tulip'
+        """
+        return Path(_above("views.tensorboard").export(self, logdir))
+
+    def to_html(self, path: PathLike, budget_bytes: int = 10_000_000) -> Path:
         """Write the viewer with this record inside as one HTML file.
 
         Beyond the budget the largest layers lose their maps, with a warning. Raises OutputError, RecordError.
+
+        >>> record.to_html("tulip.html").name
+        'tulip.html'
         """
         return _above("views.html").write(self, path, budget_bytes, lambda note: warnings.warn(note, stacklevel=4))
+
+    def show(self) -> None:
+        """Print what the command line prints: tables that fit the terminal.
+
+        >>> record.show()
+        photo.png
+        ...
+        """
+        _above("views.terminal").show(self)
 
     def _repr_html_(self) -> str:
         return _above("views.notebook").frame(self)

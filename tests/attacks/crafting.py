@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
 
 from layerscope.maps import Maps
 from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
@@ -54,9 +55,9 @@ def _deep(levels: int) -> Any:
 HOSTILE: list[Any] = [
     None, True, False, 0, 1, -1, 3, 255, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**400, 0.5, -1.5, 1e308,
     float("nan"), float("inf"), float("-inf"), "", "a", "\ud800", "\x1b[2J", "</script><b>", "../../etc/passwd", "0",
-    "0.codes.0", "0.channels", "a:conv1", "NCHW", "OIHW", "NLC", "weights", "survey", "compare", "name\n" * 3,
-    "n" * 20_000, [], {}, [[]], [1, 2], [0], ["a", "b"], {"a": 1}, [2**40, 2**40], [-3, -4], [0, 5], _deep(60),
-    _deep(900), {"index": 0, "label": "x", "probability": 2}, [None], [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    "entries.0.maps.0.codes", "entries.0.columns", "a:conv1", "NCHW", "OIHW", "NLC", "weights", "survey", "compare",
+    "name\n" * 3, "n" * 20_000, [], {}, [[]], [1, 2], [0], ["a", "b"], {"a": 1}, [2**40, 2**40], [-3, -4], [0, 5],
+    _deep(60), _deep(900), {"index": 0, "label": "x", "probability": 2}, [None], [1, 2, 3, 4, 5, 6, 7, 8, 9],
 ]  # fmt: skip
 KINDS = [
     "<f8", "<i8", "<f4", "<i4", "|u1", "<f2", "<u2", "<i2", "|i1", "|b1", "<u4", "<u8", "<c8",
@@ -107,11 +108,14 @@ def _compare() -> Record:
 
 @cache
 def truths() -> tuple[tuple[str, dict[str, np.ndarray]], ...]:
-    """One record of each kind: (body as JSON, arrays)."""
+    """One record of each kind: (body as JSON, arrays). The last one is of an older schema."""
     found = []
     for record in (_features(), _weights(), _compare(), making.record()):
         arrays: Arrays = {}
         found.append((json.dumps(body_of(record, arrays)), arrays))
+    old = Path(__file__).parents[1] / "data" / "records" / "survey-2.layerscope"
+    with safe_open(old, "numpy") as file:
+        found.append((file.metadata()["layerscope"], load_file(old)))
     return tuple(found)
 
 
@@ -177,7 +181,7 @@ def mutate(body: Body, arrays: Arrays, choice: Choice) -> None:
 
 def crafted(path: Path, choice: Choice, most: int = 4) -> Path:
     """A true record with one to `most` lies in it."""
-    body, arrays = truth(choice.below(4))
+    body, arrays = truth(choice.below(len(truths())))
     for _ in range(1 + choice.below(most)):
         if arrays and body:
             with contextlib.suppress(RecursionError):  # a copy of a lie too deep for Python's own JSON

@@ -35,11 +35,11 @@ def records() -> Callable[[bytes], None]:
     """A first byte of 0: the rest is the file as it is. Any other: a script of lies on a true record."""
     import atheris
 
-    rooms = ["record", "claims", "arrays", "profiles", "views", "maps"]
+    rooms = ["record", "schema", "arrays", "profiles", "views", "maps"]
     with atheris.instrument_imports(include=[f"layerscope.{room}" for room in rooms]):
-        import layerscope.claims
         import layerscope.profiles
-        import layerscope.record  # noqa: F401
+        import layerscope.record
+        import layerscope.schema  # noqa: F401
         from layerscope.views import documents, examples, figure, format, html, png  # noqa: F401
     from tests.attacks import crafting, looking
 

@@ -35,7 +35,7 @@ OFFENDERS = {
     "a shape below zero": (1, ("entries", 0, "shape"), [-4, -3, 5, 5]),
     "a tensor without axes that has maps": (1, ("entries", 0, "shape"), []),
     "images beyond all numbers": (3, ("entries", 0, "profile", "images"), 10**400),
-    "lines beyond all numbers": (3, ("entries", 0, "profile", "lines", 0, 2), 2**70),
+    "lines beyond all numbers": (3, ("entries", 0, "profile", "lines", 0, "step"), 2**70),
     "a figure alone": (2, ("pairs", 0, "cosine"), None),
     "notes that are none": (0, ("notes",), 0.5),
     "a label that is none": (0, ("predictions", 0, 0, "label"), None),
@@ -44,28 +44,29 @@ OFFENDERS = {
     "a total below zero": (1, ("entries", 0, "total"), -1),
     "a total of two columns": (1, ("entries", 0, "total"), "totals"),
     "a side that is none": (2, ("entries", 0, "side"), "\ud800"),
-    "an array used twice": (0, ("entries", 0, "maps", 0, "codes"), "1.codes.0"),
-    "a picture for maps": (0, ("entries", 0, "maps", 0, "codes"), "picture.0"),
-    "maps for a picture": (0, ("pictures", 0, "pixels"), "0.codes.0"),
+    "a key that is there twice": (0, ("entries", 2, "path"), "conv"),
+    "an array used twice": (0, ("entries", 0, "maps", 0, "codes"), "entries.1.maps.0.codes"),
+    "a picture for maps": (0, ("entries", 0, "maps", 0, "codes"), "pictures.0.pixels"),
+    "maps for a picture": (0, ("pictures", 0, "pixels"), "entries.0.maps.0.codes"),
     "examples without maps": (3, ("entries", 0, "maps"), []),
 }
 LIES = {
-    "maps without a pixel": (0, "0.codes.0", np.zeros((6, 0, 14), np.uint8)),
-    "no channel": (0, "0.codes.0", np.zeros((0, 16, 14), np.uint8)),
+    "maps without a pixel": (0, "entries.0.maps.0.codes", np.zeros((6, 0, 14), np.uint8)),
+    "no channel": (0, "entries.0.maps.0.codes", np.zeros((0, 16, 14), np.uint8)),
     "more totals than there are figures": (1, "totals.counts", np.ones((4, 3), np.int64)),
     "totals below zero": (1, "totals.counts", -np.ones((4, 2), np.int64)),
-    "counts of another size": (0, "0.channels.counts", np.ones((4, 5), np.int64)),
-    "statistics of no channel": (3, "0.channels.floats", np.zeros((4, 0))),
-    "counts below zero": (1, "0.channels.counts", -np.ones((4, 4), np.int64)),
-    "squares below zero": (1, "0.channels.floats", -np.ones((4, 4))),
-    "a histogram of nothing": (1, "0.bins", np.zeros(0, np.int64)),
-    "bins below zero": (1, "0.bins", -np.ones(10, np.int64)),
-    "bins in a square": (1, "0.bins", np.ones((2, 5), np.int64)),
-    "edges of another type": (1, "0.edges", np.ones(11, np.float32)),
-    "a gray picture": (0, "picture.0", np.zeros((9, 11, 1), np.uint8)),
-    "statistics in a cube": (0, "0.channels.floats", np.zeros((4, 6, 1))),
-    "fewer silent channels": (3, "0.silent", np.zeros(2, np.int64)),
-    "similarity of whole numbers": (3, "similarity", np.zeros((2, 2), np.int32)),
+    "counts of another size": (0, "entries.0.columns.counts", np.ones((4, 5), np.int64)),
+    "statistics of no channel": (3, "entries.0.columns.floats", np.zeros((4, 0))),
+    "counts below zero": (1, "entries.0.columns.counts", -np.ones((4, 4), np.int64)),
+    "squares below zero": (1, "entries.0.columns.floats", -np.ones((4, 4))),
+    "a histogram of nothing": (1, "entries.0.histogram.counts", np.zeros(0, np.int64)),
+    "bins below zero": (1, "entries.0.histogram.counts", -np.ones(10, np.int64)),
+    "bins in a square": (1, "entries.0.histogram.counts", np.ones((2, 5), np.int64)),
+    "edges of another type": (1, "entries.0.histogram.edges", np.ones(11, np.float32)),
+    "a gray picture": (0, "pictures.0.pixels", np.zeros((9, 11, 1), np.uint8)),
+    "statistics in a cube": (0, "entries.0.columns.floats", np.zeros((4, 6, 1))),
+    "fewer silent channels": (3, "entries.0.profile.silent", np.zeros(2, np.int64)),
+    "similarity of whole numbers": (3, "similarity.value", np.zeros((2, 2), np.int32)),
 }
 
 
@@ -142,14 +143,20 @@ def test_loading_takes_a_few_times_the_file_and_no_more(tmp_path):
     path = crafting.write(tmp_path / "b.layerscope", body, arrays)
     assert peak(lambda: load(path)) < least + 40 * path.stat().st_size
     body, arrays = crafting.truth(0)
-    arrays["0.channels.floats"], arrays["0.channels.counts"] = np.zeros((4, 40_000)), np.zeros((4, 40_000), np.int64)
+    arrays["entries.0.columns.floats"], arrays["entries.0.columns.counts"] = (
+        np.zeros((4, 40_000)),
+        np.zeros((4, 40_000), np.int64),
+    )
     path = crafting.write(tmp_path / "c.layerscope", body, arrays)
     assert peak(lambda: load(path)) < least + 3 * path.stat().st_size
 
 
 def test_an_array_named_by_many_is_read_once(tmp_path):
     body, arrays = crafting.truth(0)
-    arrays["0.channels.floats"], arrays["0.channels.counts"] = np.zeros((4, 20_000)), np.zeros((4, 20_000), np.int64)
+    arrays["entries.0.columns.floats"], arrays["entries.0.columns.counts"] = (
+        np.zeros((4, 20_000)),
+        np.zeros((4, 20_000), np.int64),
+    )
     body["entries"] = [body["entries"][0] | {"call": call, "maps": []} for call in range(500)]
     path = crafting.write(tmp_path / "a.layerscope", body, arrays)
 
@@ -182,7 +189,7 @@ def test_a_small_picture_that_unpacks_to_a_huge_one_is_refused(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (4000, 4000)).save(buffer, "WEBP", lossless=True)
     body, arrays = crafting.truth(3)
-    arrays["shown.1"] = np.frombuffer(buffer.getvalue(), np.uint8)
+    arrays["shown.1.data"] = np.frombuffer(buffer.getvalue(), np.uint8)
     record = load(crafting.write(tmp_path / "a.layerscope", body, arrays))
 
     def refused() -> None:
@@ -194,7 +201,8 @@ def test_a_small_picture_that_unpacks_to_a_huge_one_is_refused(tmp_path):
 
 @pytest.mark.parametrize("line", [[2**40, 2**40, 2**40, 16], [0, 1, 2**45, 16], [-(2**50), 2**50, 9, 2**50]])
 def test_fields_of_any_size_draw_no_gigabytes(tmp_path, line):
-    record = load(changed(tmp_path / "a.layerscope", 3, ("entries", 0, "profile", "lines"), [line, line]))
+    ends = dict(zip(("low", "high", "step", "whole"), line, strict=True))
+    record = load(changed(tmp_path / "a.layerscope", 3, ("entries", 0, "profile", "lines"), [ends, ends]))
 
     def drawn() -> None:
         try:
@@ -224,9 +232,9 @@ def test_a_file_that_another_takes_the_place_of_is_read_to_its_end(tmp_path):
     path = crafting.write(tmp_path / "a.layerscope", body, arrays)
     record = load(path)
     crafting.write(tmp_path / "b.layerscope", *crafting.truth(1)).replace(path)
-    assert (record["conv"].maps[0].codes == arrays["0.codes.0"]).all()
+    assert (record["conv"].maps[0].codes == arrays["entries.0.maps.0.codes"]).all()
     path.unlink()
-    assert (record["relu:1"].maps[0].codes == arrays["1.codes.0"]).all()
+    assert (record["relu:1"].maps[0].codes == arrays["entries.1.maps.0.codes"]).all()
 
 
 def test_nothing_outside_of_the_file_is_read(tmp_path):
@@ -235,7 +243,7 @@ def test_nothing_outside_of_the_file_is_read(tmp_path):
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     table = json.loads(data[8 : 8 + size])
-    name = "0.codes.0"
+    name = "entries.0.maps.0.codes"
     begin, end = table[name]["data_offsets"]
     for offsets in (
         [begin, end + 10**9],

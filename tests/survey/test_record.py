@@ -30,14 +30,14 @@ def test_a_survey_survives(tmp_path):
 @pytest.mark.parametrize(
     "name, change",
     [
-        ("0.silent", lambda array: array[:2]),
-        ("0.silent", lambda array: array.astype(np.float64)),
-        ("0.top.image", lambda array: array[:, :1]),
-        ("0.top.value", lambda array: array.ravel()),
-        ("0.spread", lambda array: array[:1]),
-        ("0.spread.bins", lambda array: array[::-1]),
-        ("0.explained", lambda array: array[:1]),
-        ("similarity", lambda array: array[:1]),
+        ("entries.0.profile.silent", lambda array: array[:2]),
+        ("entries.0.profile.silent", lambda array: array.astype(np.float64)),
+        ("entries.0.profile.examples.image", lambda array: array[:, :1]),
+        ("entries.0.profile.examples.value", lambda array: array.ravel()),
+        ("entries.0.profile.spread.counts", lambda array: array[:1]),
+        ("entries.0.profile.spread.bins", lambda array: array[::-1]),
+        ("entries.0.profile.explained", lambda array: array[:1]),
+        ("similarity.value", lambda array: array[:1]),
     ],
 )
 def test_a_survey_that_lies_about_its_sizes_is_refused(tmp_path, name, change):

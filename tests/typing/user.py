@@ -42,6 +42,11 @@ def look(model: nn.Module, photo: Path) -> Record:
 def keep(record: Record) -> Record:
     assert_type(record.save("tulip.layerscope"), Path)
     assert_type(record.to_html(Path("tulip.html"), budget_bytes=2_000_000), Path)
+    assert_type(record.to_csv("tables"), list[Path])
+    assert_type(record.to_json("tulip.json"), Path)
+    assert_type(record.to_png(Path("pictures"), channels=None, cmap="gray", range="layer"), list[Path])
+    assert_type(record.to_tensorboard("runs/tulip"), Path)
+    record.show()
     return layerscope.load(Path("tulip.layerscope"))
 
 

@@ -10,3 +10,4 @@ layerscope.load(3)  # expect: arg-type
 layerscope.features("AlexNet.pth")  # expect: call-arg
 nothing = layerscope.nothing  # expect: attr-defined
 record.save()  # expect: call-arg
+record.to_png("pictures", range="pixel")  # expect: arg-type

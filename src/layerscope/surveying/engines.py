@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerscope.errors import LayerscopeError, UsageError
+from layerscope.errors import EngineError, UsageError
 from layerscope.text import nearest
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ __all__ = ["ENGINES", "PATIENCE_S", "Engine", "EngineError", "Setup", "engine_na
 
 #: a survey that has not got on for so long is given up
 PATIENCE_S = 600.0
-
-
-class EngineError(LayerscopeError):
-    """Processes that measure have died, hang or have lost images."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from layerscope.errors import LayerscopeError
+from layerscope.errors import Diverged
 from layerscope.hooks import looking, tensors_in
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
@@ -24,10 +24,6 @@ __all__ = ["EVERY", "Diverged", "Epoch", "Plan", "Score", "Training", "logits_of
 
 #: steps between two points of the training loss
 EVERY = 10
-
-
-class Diverged(LayerscopeError):
-    """The loss is no number any more."""
 
 
 @dataclass
