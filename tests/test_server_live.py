@@ -248,8 +248,8 @@ def test_uploads_are_gone_afterwards(code, photo):
 
 SCRIPT = """
 import sys
-from layerscope.server import serve
-serve(sys.argv[1], sys.argv[2:], open_browser=False, say=lambda line: print(line, flush=True))
+from layerscope.server import view
+view(sys.argv[1], sys.argv[2:], browser=False, say=lambda line: print(line, flush=True))
 """
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerscope.commands import demo, device, dtypes, weights
+from layerscope import device, dtypes, weights
+from layerscope.commands import demo
 from layerscope.stats import Columns, activations, distribution
 from verification.measuring import Comparison, version
 from verification.numbers_made import Made, floats, made

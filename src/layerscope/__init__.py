@@ -15,48 +15,70 @@ from typing import TYPE_CHECKING, Any
 from layerscope._version import __version__
 
 if TYPE_CHECKING:
+    from layerscope import errors
     from layerscope.capturing import capture
+    from layerscope.checkpoints import open_checkpoint
     from layerscope.comparison import compare
-    from layerscope.errors import LayerscopeError
-    from layerscope.inspection import features, weights
+    from layerscope.errors import (
+        CheckpointError,
+        DeviceError,
+        Diverged,
+        EngineError,
+        ForwardError,
+        ImageError,
+        LayerscopeError,
+        NetworkError,
+        NoEntry,
+        NoMatch,
+        OutputError,
+        RecordError,
+        UsageError,
+    )  # fmt: skip
+    from layerscope.inspection import features, layers, weights
     from layerscope.record import Record
     from layerscope.recordfile import load
+    from layerscope.server import view
     from layerscope.surveying import survey
+    from layerscope.training import train
+    from layerscope.units import evidence, unit  # type: ignore[no-redef]  # mypy takes the circle of imports for two
     from layerscope.watching import watch
 
 _WHERE = {
-    "LayerscopeError": "errors",
-    "Record": "record",
-    "capture": "capturing",
-    "compare": "comparison",
-    "features": "inspection",
-    "load": "recordfile",
-    "survey": "surveying",
-    "watch": "watching",
-    "weights": "inspection",
-}
+    "capturing": ["capture"],
+    "checkpoints": ["open_checkpoint"],
+    "comparison": ["compare"],
+    "errors": [
+        "CheckpointError", "DeviceError", "Diverged", "EngineError", "ForwardError", "ImageError", "LayerscopeError",
+        "NetworkError", "NoEntry", "NoMatch", "OutputError", "RecordError", "UsageError",
+    ],
+    "inspection": ["features", "layers", "weights"],
+    "record": ["Record"],
+    "recordfile": ["load"],
+    "server": ["view"],
+    "surveying": ["survey"],
+    "training": ["train"],
+    "units": ["evidence", "unit"],
+    "watching": ["watch"],
+}  # fmt: skip
+_MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "LayerscopeError",
-    "Record",
-    "__version__",
-    "capture",
-    "compare",
-    "features",
-    "load",
-    "survey",
-    "watch",
-    "weights",
-]
+    "CheckpointError", "DeviceError", "Diverged", "EngineError", "ForwardError", "ImageError", "LayerscopeError",
+    "NetworkError", "NoEntry", "NoMatch", "OutputError", "Record", "RecordError", "UsageError", "__version__",
+    "capture", "compare", "errors", "evidence", "features", "layers", "load", "open_checkpoint", "survey", "train",
+    "unit", "view", "watch", "weights",
+]  # fmt: skip
 
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
 
     def __getattr__(name: str) -> Any:
-        if name not in _WHERE:
+        if name == "errors":
+            return import_module("layerscope.errors")
+        if name not in _MODULES:
             raise AttributeError(f"module 'layerscope' has no attribute {name!r}")
         # No module may have the name of a function here: importing the module would replace the function.
-        return getattr(import_module(f"layerscope.{_WHERE[name]}"), name)
+        return getattr(import_module(f"layerscope.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -21,6 +21,7 @@ from layerscope.text import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from layerscope.networks.devices import Device
     from layerscope.networks.open import Network
 
 __all__ = [
@@ -48,16 +49,17 @@ class Tensors(Protocol):
         """The bits of one of them, shaped."""
 
 
-def compare(a: Any, b: Any, image: Any = None) -> Record:
+def compare(a: Any, b: Any, *, image: Any = None, device: Device = None, progress: Progress = quiet) -> Record:
     """Compare two networks on one image, or two checkpoints where no image is given.
 
-    With an image, `a` and `b` are what `features` takes and the record has `pairs` of layers and `stages`; without
-    one they are paths of checkpoints and the pairs are tensors. Raises what `features` and `weights` raise.
+    With an image, `a`, `b` and `device` are what `features` takes, and the record has `pairs` of layers and `stages`;
+    without one they are paths of checkpoints and the pairs are tensors. Raises what `features` and `weights` raise, and
+    UsageError for networks without an image.
     """
     if image is not None:
-        return compare_networks(a, b, image)
+        return compare_networks(a, b, image, device=device, progress=progress)
     if isinstance(a, str | os.PathLike) and isinstance(b, str | os.PathLike):
-        return compare_checkpoints(a, b)
+        return compare_checkpoints(a, b, progress=progress)
     raise UsageError("compare: two networks need an image to run on; give image=")
 
 
@@ -169,9 +171,12 @@ def compare_networks(
     image: Any,
     *,
     attention: bool = False,
+    device: Device = None,
     progress: Progress = quiet,
 ) -> Record:
-    """Every layer of A and of B on the same image, each with its own preprocessing; `attention` as in `features`.
+    """Every layer of A and of B on the same image, each with its own preprocessing.
+
+    `attention`, `device`: as in `features`.
 
     `pairs` compare the layers of the same name value by value; `stages` put the last layer of each spatial size of A
     beside that of B, so that networks of other architectures can be looked at side by side.
@@ -179,26 +184,26 @@ def compare_networks(
     from layerscope.capturing import capture
     from layerscope.hooks import looking
     from layerscope.networks.feeding import batch_of, run
-    from layerscope.networks.open import Network, open_network
+    from layerscope.networks.open import opened
 
     record = Record("compare", "", provenance={"layerscope": __version__})
     kept: list[dict[str, NDArray]] = []
     sides: list[Record] = []
     for side, given in zip("ab", (a, b), strict=True):
         progress("ab".index(side), 2, str(given) if isinstance(given, str) else type(given).__name__)
-        network = given if isinstance(given, Network) else open_network(given)
-        found = features(network, image, attention=attention)
-        if len(found.pictures) > 1:
-            raise UsageError(f"compare: {len(found.pictures)} images; give one")
+        with opened(given, device) as network:
+            found = features(network, image, attention=attention)
+            if len(found.pictures) > 1:
+                raise UsageError(f"compare: {len(found.pictures)} images; give one")
+            batch, _ = batch_of(network, image)
+            # The whole outputs, of one image: only the difference of the values themselves tells what changed.
+            with looking(network.model), capture(network.model) as seen:
+                run(network, batch)
         for entry in found:
             entry.side = side
             record.add(entry)
         sides.append(found)
         record.notes += [f"{side.upper()}: {note}" for note in found.notes]
-        batch, _ = batch_of(network, image)
-        # The whole outputs, of one image: only the difference of the values themselves tells what changed.
-        with looking(network.model), capture(network.model) as seen:
-            run(network, batch)
         kept.append({key: _values(tensor) for key, tensor in seen.items() if tensor.dim() and not tensor.is_nested})
     progress(2, 2, "")
     record.subject, record.subject_b = sides[0].subject, sides[1].subject

@@ -14,7 +14,7 @@ from layerscope._version import __version__
 from layerscope.checkpoints import Checkpoint, TensorSpec, open_checkpoint
 from layerscope.dtypes import is_float
 from layerscope.errors import UsageError
-from layerscope.networks.feeding import batch_of, passes_of, run, zeros
+from layerscope.networks.feeding import BATCH_SIZE, batch_of, passes_of, run, zeros
 from layerscope.networks.identify import identify
 from layerscope.progress import Progress, quiet
 from layerscope.record import Entry, Histogram, Layer, Prediction, Record
@@ -27,13 +27,11 @@ from layerscope.text import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from layerscope.networks.devices import Device
     from layerscope.networks.open import Network
     from layerscope.selection import Layers
 
 __all__ = ["features", "layers", "structure", "tensor_entry", "weights"]
-
-#: images a pass: enough for speed on a CPU, few enough for VGG's activations in a laptop's memory
-_BATCH = 16
 
 
 def weights(
@@ -124,6 +122,8 @@ def features(
     predict: bool = True,
     ops: bool = False,
     attention: bool = False,
+    device: Device = None,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = quiet,
 ) -> Record:
     """Run images through a network and record every layer that runs, as the layer produced it.
@@ -135,55 +135,61 @@ def features(
     if empty. `ops`: what functions between the modules return, too, as `layer1.0/add`. `attention`: the weights of
     every attention as `PATH/attention`, a head a channel.
     `predict=False`: no classes; passes after the first end as soon as the last of the layers has run.
+    `device`: where it runs, "cpu", "cuda", "cuda:1", "mps", "auto" or a torch.device; where the network is if None.
+    `batch_size`: images a pass. `progress`: called as `progress(done, of, what)`.
     Statistics are per channel over all images; maps are per image.
-    The network is left as it was. Raises ImageError, NetworkError, ForwardError or NoMatch.
+    The network is left as it was. Raises ImageError, NetworkError, DeviceError, ForwardError, NoMatch or UsageError.
     """
     import torch
 
     from layerscope.hooks import calls_in_full_pass, looking, observing
-    from layerscope.networks.foreign import said_of
-    from layerscope.networks.open import Network, open_network
+    from layerscope.networks.devices import described
+    from layerscope.networks.foreign import home_of, said_of
+    from layerscope.networks.open import opened
     from layerscope.ops import Functions
     from layerscope.reduce import Collector
     from layerscope.selection import absent, select
 
-    network = model if isinstance(model, Network) else open_network(model)
-    chosen = select(network.model, layers, lenient=ops or attention)
-    table = chosen.table
-    passes, pictures, count = passes_of(network, images, _BATCH)
-    record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *chosen.notes])
-    if pictures:
-        record.notes += said_of(network.takes)
-    record.provenance = {
-        "layerscope": __version__,
-        "torch": torch.__version__,
-        "preprocessing": str(network.preprocessing),
-    }
-    collector = Collector(None if maps else 0)
-    functions = Functions(table, collector, chosen.patterns, ops, attention) if ops or attention else None
-    emit = functions.unseen(collector.keep) if functions else collector.keep
-    fallback = [] if chosen.patterns else table.containers
-    ran: Counter[str] = Counter()
-    with looking(network.model):
-        for number, batch in enumerate(passes):
-            progress(number * _BATCH, count or 1, network.name)
-            collector.begin(len(batch) if count is not None else None)
-            # What functions return is not counted: their passes are run to the end.
-            stop = None if predict or functions else calls_in_full_pass(network.model, chosen.paths, batch)
-            noted = observing(table, chosen.paths, emit, stop, fallback=fallback, on_shape=collector.layouts.plan)
-            with noted as observation, functions or nullcontext():
-                output = run(network, batch)
-            if predict:
-                record.predictions += _top(output, network.labels)
-            ran += observation.calls
-        progress(count or 1, count or 1, "")
-    if functions:
-        functions.require(chosen.unmet)
-    for entry in collector.entries():
-        record.add(entry)
-    record.never, silent = absent(table, chosen.paths, ran)
-    record.notes += silent
-    return record
+    if batch_size < 1:
+        raise UsageError(f"batch_size: {batch_size} is not a number of images; give 1 or more")
+    with opened(model, device) as network:
+        chosen = select(network.model, layers, lenient=ops or attention)
+        table = chosen.table
+        passes, pictures, count = passes_of(network, images, batch_size)
+        record = Record("features", network.subject, pictures=pictures, notes=[*network.notes, *chosen.notes])
+        if pictures:
+            record.notes += said_of(network.takes)
+        record.provenance = {
+            "layerscope": __version__,
+            "torch": torch.__version__,
+            "preprocessing": str(network.preprocessing),
+            "device": described(home_of(network.model)[0]),
+        }
+        collector = Collector(None if maps else 0)
+        functions = Functions(table, collector, chosen.patterns, ops, attention) if ops or attention else None
+        emit = functions.unseen(collector.keep) if functions else collector.keep
+        fallback = [] if chosen.patterns else table.containers
+        ran: Counter[str] = Counter()
+        with looking(network.model):
+            for number, batch in enumerate(passes):
+                progress(number * batch_size, count or 1, network.name)
+                collector.begin(len(batch) if count is not None else None)
+                # What functions return is not counted: their passes are run to the end.
+                stop = None if predict or functions else calls_in_full_pass(network.model, chosen.paths, batch)
+                noted = observing(table, chosen.paths, emit, stop, fallback=fallback, on_shape=collector.layouts.plan)
+                with noted as observation, functions or nullcontext():
+                    output = run(network, batch)
+                if predict:
+                    record.predictions += _top(output, network.labels)
+                ran += observation.calls
+            progress(count or 1, count or 1, "")
+        if functions:
+            functions.require(chosen.unmet)
+        for entry in collector.entries():
+            record.add(entry)
+        record.never, silent = absent(table, chosen.paths, ran)
+        record.notes += silent
+        return record
 
 
 def _top(output: Any, labels: Sequence[str] | None, top: int = 5) -> list[list[Prediction]]:
@@ -201,18 +207,18 @@ def _top(output: Any, labels: Sequence[str] | None, top: int = 5) -> list[list[P
     ]
 
 
-def layers(model: nn.Module | Network | str, *, image: Any = None) -> list[Layer]:
+def layers(model: nn.Module | Network | str, *, image: Any = None, device: Device = None) -> list[Layer]:
     """The structure of a network as it runs: every module with type, output shape, parameters and number of calls.
 
-    `model`, `image`: as `features` takes them, one image; an input of zeros if None. In the order of registration.
-    Raises ImageError, NetworkError, ForwardError.
+    `model`, `image`, `device`: as `features` takes them, one image; an input of zeros if None. In the order of
+    registration. Raises ImageError, NetworkError, DeviceError, ForwardError.
 
         [layer.path for layer in layerscope.layers(model) if not layer.calls]  # what never runs
     """
-    from layerscope.networks.open import Network, open_network
+    from layerscope.networks.open import opened
 
-    network = model if isinstance(model, Network) else open_network(model)
-    return structure(network, zeros(network) if image is None else batch_of(network, image)[0])
+    with opened(model, device) as network:
+        return structure(network, zeros(network) if image is None else batch_of(network, image)[0])
 
 
 def structure(network: Network, batch: Tensor) -> list[Layer]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from layerscope.commands.options import (
+    DEVICE,
     JSON,
     NETWORK_HELP,
     OUT,
@@ -21,10 +22,13 @@ __all__ = ["compare"]
 @click.argument("a")
 @click.argument("b")
 @click.option("--image", type=click.Path(), help="Run both networks on this image; without one compare checkpoints.")
+@DEVICE
 @OUT
 @RECORD
 @JSON
-def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | None, as_json: bool) -> None:
+def compare(
+    a: str, b: str, image: str | None, device: str | None, out: Path | None, save: Path | None, as_json: bool
+) -> None:
     """Two networks on one photo, or two checkpoints tensor by tensor.
 
     Layers of the same name are subtracted; stages of the same size are put side by side, whatever the architectures.
@@ -40,7 +44,7 @@ def compare(a: str, b: str, image: str | None, out: Path | None, save: Path | No
 
     with terminal.bar("comparing") as progress:
         if image:
-            record = compare_networks(a, b, image, progress=progress)
+            record = compare_networks(a, b, image, device=device, progress=progress)
         else:
             record = compare_checkpoints(a, b, progress=progress, maps=bool(save))
     # The kernels of two checkpoints are for the viewer alone.

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from layerscope.commands.options import (
+    BATCH,
     JSON,
     NETWORK_HELP,
     OUT,
@@ -37,6 +38,7 @@ __all__ = ["features"]
 @click.option(
     "--predict/--no-predict", default=True, help="Without classes a pass may stop at the last layer asked for."
 )
+@BATCH
 @network_options
 @OUT
 @RECORD
@@ -51,6 +53,7 @@ def features(
     ops: bool,
     attention: bool,
     predict: bool,
+    batch: int,
     out: Path | None,
     save: Path | None,
     as_json: bool,
@@ -78,7 +81,9 @@ def features(
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")
     with terminal.bar("images", count=True) as progress:
-        wanted = {"predict": predict, "ops": ops, "attention": attention}
-        record = look(opened, images, patterns, maps=bool(out or save), progress=progress, **wanted)
+        record = look(
+            opened, images, patterns, maps=bool(out or save), predict=predict, ops=ops, attention=attention,
+            batch_size=batch, progress=progress,
+        )  # fmt: skip
     count = None if channels == "all" else int(channels)
     deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)

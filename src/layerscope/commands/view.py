@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from layerscope.commands.options import (
+    BATCH,
     NETWORK_HELP,
     complain,
     network_of,
@@ -24,8 +25,11 @@ __all__ = ["view"]
 @click.option("--against", metavar="NETWORK", help="Another network, side by side on one image.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen here; by default where it is free.")
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+@BATCH
 @network_options
-def view(what: str, images: tuple[str, ...], against: str | None, port: int, no_browser: bool, **settings: Any) -> None:
+def view(
+    what: str, images: tuple[str, ...], against: str | None, port: int, no_browser: bool, batch: int, **settings: Any
+) -> None:
     """The viewer: every channel on one sheet, from a unit to its arithmetic, in the browser of this machine.
 
     Shows a record that was saved with --record, follows a training that layerscope.watch writes, or runs a network on
@@ -39,11 +43,15 @@ def view(what: str, images: tuple[str, ...], against: str | None, port: int, no_
       layerscope view AlexNet.pth tulip.jpg --against resNet34.pth
       layerscope view torchvision:resnet34=resNet34.pth --port 8000 --no-browser
     """
-    from layerscope.server import is_record, serve
+    from layerscope.server import is_record
+    from layerscope.server import view as serve
     from layerscope.server.runs import run_path
 
     given = [f"--{name}" for name, value in settings.items() if value is not None]
     if given and (is_record(what) or run_path(what)):
         raise UsageError(f"{given[0]}: {what} is a record, and is shown as it was made; give a network")
     opener = partial(network_of, **settings)
-    serve(what, images, port, not no_browser, click.echo, complain, against=against, opener=opener)
+    serve(
+        what, images, against=against, port=port, browser=not no_browser, batch_size=batch, opener=opener,
+        say=click.echo, warn=complain,
+    )  # fmt: skip

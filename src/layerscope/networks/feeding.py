@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from layerscope.networks.open import Network
 
-__all__ = ["batch_of", "call", "passes_of", "run", "zeros"]
+__all__ = ["BATCH_SIZE", "batch_of", "call", "passes_of", "run", "zeros"]
+
+#: images a pass: enough for speed on a CPU, few enough for VGG's activations in the memory of a laptop
+BATCH_SIZE = 16
 
 
 def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:

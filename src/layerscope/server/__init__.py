@@ -1,10 +1,10 @@
 """The viewer's server: a record, a run, or a live network and images, in the browser of this machine alone.
 
-from layerscope.server import serve
+import layerscope
 
-serve("tulip.layerscope")                      # returns when it is stopped; Ctrl-C raises KeyboardInterrupt
-serve("AlexNet.pth", ["tulip.jpg"], port=8000)
-serve("runs/a")                                # a training, followed while it runs
+layerscope.view("tulip.layerscope")            # returns when it is stopped; Ctrl-C raises KeyboardInterrupt
+layerscope.view("AlexNet.pth", ["tulip.jpg"], port=8000)
+layerscope.view("runs/a")                                # a training, followed while it runs
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import ImageError, UsageError
+from layerscope.networks.feeding import BATCH_SIZE
 from layerscope.record import Record
 from layerscope.recordfile import load
 from layerscope.server.app import application
@@ -32,7 +33,7 @@ from layerscope.server.runs import Following, run_path
 from layerscope.server.session import Session
 from layerscope.server.worker import Busy, Worker
 
-__all__ = ["Viewer", "is_record", "serve"]
+__all__ = ["Viewer", "is_record", "view"]
 
 #: the network is loaded when a page is there to show it, or after this: loading torch stops everything for a while
 HEAD_START_S = 1.5
@@ -74,7 +75,8 @@ class Viewer:
     """A server that listens already: its address is known, `run` answers until it is stopped.
 
     `given`: a Record, the path of one, the folder of a run, or what `features` takes for a network. `against`: another
-    network, to be compared with it on one image. `opener` makes a network of what was given.
+    network, to be compared with it on one image. `opener` makes a network of what was given, which runs on `device`
+    until `close`, with `batch_size` images a pass.
     Raises RecordError for a record or a run that cannot be read, ImageError for an image that is not there, UsageError
     for a port that is taken.
     """
@@ -87,6 +89,8 @@ class Viewer:
         warn: Callable[[str], None] = _complain,
         against: Any = None,
         opener: Opener = opened,
+        device: Any = None,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         record = given if isinstance(given, Record) else load(given) if is_record(given) else None
         folder = run_path(given) if record is None else None
@@ -114,7 +118,7 @@ class Viewer:
             self.session.show(record)
             self.session.tell("ready")
         elif self.following is None:
-            self.live = Live(networks, paths, self.session, self.worker, warn, opener)
+            self.live = Live(networks, paths, self.session, self.worker, warn, opener, device, batch_size)
         app = application(self.session, self.worker, self.live, self.following)
         self.guard = Guard(app, self.port, self.token)
         self.server: Server = server_for(self.guard, self._started, self._stopping)
@@ -177,22 +181,29 @@ def _browse(url: str) -> None:
     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
-def serve(
+def view(
     given: Any,
     images: Sequence[str | os.PathLike[str]] = (),
+    *,
+    against: Any = None,
     port: int = 0,
-    open_browser: bool = True,
+    browser: bool = True,
+    device: Any = None,
+    batch_size: int = BATCH_SIZE,
+    opener: Opener = opened,
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] = _complain,
-    **options: Any,
 ) -> None:
-    """Show a record, a run, or a network at work on images, until Ctrl-C, which raises KeyboardInterrupt.
+    """Show a record, a run, or a network at work on images, in the browser, until Ctrl-C (KeyboardInterrupt).
 
-    `given`, `images`, `port`, and `against` and `opener` in `options`: as `Viewer` takes them, and what it raises.
-    `say` is told the address, `warn` what failed.
+    `given`, `images`, `against`, `port`, `device`, `batch_size`, `opener`: as `Viewer` takes them, and what it raises;
+    what opening a network raises is shown on the page, since that is there by then. `browser`: whether one is opened.
+    `say` gets the address, `warn` what failed.
+
+        layerscope.view("tulip.layerscope", port=8000, browser=False)
     """
-    viewer = Viewer(given, images, port, warn, **options)
+    viewer = Viewer(given, images, port, warn, against, opener, device, batch_size)
     say(viewer.url)
-    if open_browser:
+    if browser:
         _browse(f"http://127.0.0.1:{viewer.port}/?token={viewer.guard.launch()}")
     viewer.run()

@@ -10,10 +10,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerscope.errors import LayerscopeError, NoMatch, UsageError
+from layerscope.networks.feeding import BATCH_SIZE
 from layerscope.record import Entry, Record
 from layerscope.server.parts import Kept, State, attention_of, kernels_of, seen_from, tokens_of
 from layerscope.server.session import Session
@@ -65,6 +67,8 @@ class Live:
         worker: Worker,
         warn: Callable[[str], None],
         opener: Opener = opened,
+        device: Any = None,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         self.images = list(images)
         #: what the page may ask for beyond the record
@@ -77,6 +81,7 @@ class Live:
         self._kept = Kept()
         self._attention: tuple[tuple[str, int], NDArray[np.float32]] | None = None
         self._inspectors: dict[tuple[str, int], UnitInspector] = {}
+        self._device, self._batch_size, self._placed = device, batch_size, ExitStack()
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-")
         self._count = itertools.count()
 
@@ -89,7 +94,8 @@ class Live:
         self._worker.submit(lambda: self._tried(lambda: self._upload(name, data)))
 
     def close(self) -> None:
-        """Remove what was uploaded."""
+        """Remove what was uploaded, and leave the networks where they were."""
+        self._placed.close()
         self._folder.cleanup()
 
     def kernels(self) -> Record:
@@ -156,12 +162,14 @@ class Live:
 
     def _open(self) -> None:
         self._session.tell("loading", what="torch")
-        import torch  # noqa: F401
+        from layerscope.networks.devices import device_named, placed
 
         networks = []
         for given in self._given:
             self._session.tell("loading", what=str(given) if isinstance(given, str) else "the network")
-            networks.append(self._opener(given))
+            network = self._opener(given)
+            self._placed.enter_context(placed(network.model, device_named(self._device)))
+            networks.append(network)
         self.kernel_names = list(dict.fromkeys(name for one in networks for name in State(one).kernels))
         self._networks = networks
         if self.images:
@@ -190,7 +198,7 @@ class Live:
             first, second = self._networks
             record = compare_networks(first, second, images[0], attention=True, progress=progress)
         else:
-            record = features(self._networks[0], images, attention=True, progress=progress)
+            record = features(self._networks[0], images, attention=True, batch_size=self._batch_size, progress=progress)
         self.images = images
         self._kept.clear()
         self._attention, self._inspectors = None, {}

@@ -21,9 +21,10 @@ from layerscope.errors import LayerscopeError, UsageError
 from layerscope.hooks import looking
 from layerscope.looks import Arithmetic, Evidence, Field, Look
 from layerscope.modules import Table
+from layerscope.networks.devices import Device
 from layerscope.networks.feeding import batch_of
-from layerscope.networks.foreign import fed
-from layerscope.networks.open import Network, open_network
+from layerscope.networks.foreign import fed, home_of
+from layerscope.networks.open import Network, open_network, opened
 from layerscope.planes import pixels_of
 from layerscope.progress import Progress, quiet
 from layerscope.record import Picture
@@ -60,18 +61,21 @@ def inspect_unit(
     position: Sequence[int] | None = None,
     *,
     gradient: bool = True,
+    device: Device = None,
 ) -> Look:
     """All about one unit on one image: its map, its receptive fields, its arithmetic.
 
     `model`: a module, a Network or what the command line takes. `image`: a path, or a preprocessed tensor, batch
     first. `layer`: a path, with `:1` for its second call. `channel`: counts from 0. `position`: one number a spatial
     axis, the channel's greatest value if None. `gradient`: whether the effective receptive field is wanted too, a pass
-    back and forth. What is unavailable (a layer without arithmetic, a network without gradients) is a note.
-    Raises NoMatch, UsageError for a channel or position that is not there, ImageError, NetworkError, ForwardError.
+    back and forth. `device`: as `features` takes it. What is unavailable (a layer without arithmetic, a network without
+    gradients) is a note.
+    Raises NoMatch, UsageError for a channel or position that is not there, ImageError, NetworkError, DeviceError,
+    ForwardError.
     """
-    inspector = UnitInspector(model, image)
-    report = inspector.inspect(layer, channel, position, gradient=gradient)
-    return replace(report, notes=(*inspector.network.notes, *report.notes))
+    with opened(model, device) as network:
+        report = UnitInspector(network, image).inspect(layer, channel, position, gradient=gradient)
+        return replace(report, notes=(*network.notes, *report.notes))
 
 
 #: the name at the package's door
@@ -164,48 +168,51 @@ def evidence(
     target: int | str | None = None,
     window: int | None = None,
     stride: int | None = None,
+    device: Device = None,
     progress: Progress = quiet,
 ) -> Evidence:
     """Which pixels speak for a class: Grad-CAM of a layer, and occlusion.
 
     `model`, `image`: as `unit` takes them. `layer`: the last one with a map that the class depends on if None.
     `target`: an index or a label, the predicted class if None. `window`, `stride`: of the occlusion in pixels; a
-    seventh of the image's shorter side, and half of that, if None.
-    Raises LayerscopeError without captum, and what `grad_cam` and `occlusion` raise.
+    seventh of the image's shorter side, and half of that, if None. `device`: as `features` takes it.
+    Raises LayerscopeError without captum, DeviceError, and what `grad_cam` and `occlusion` raise.
     """
-    network, x, picture = _opened(model, image)
-    if x.dim() != 4:
-        raise UsageError(f"{network.name}: takes {tuple(x.shape)}; evidence is for networks of images (B, C, H, W)")
-    chosen = class_of(network.model, x, target, network.labels)
-    layer = Table(network.model).resolve(layer)[1].key if layer else deepest(network.model, x, chosen.index)
-    cam, full = grad_cam(network.model, layer, x, chosen.index)
-    window = max(1, min(x.shape[-2:]) // 7) if window is None else window
-    stride = max(1, window // 2) if stride is None else stride
-    labels = network.labels or []
-    return Evidence(
-        network=network.subject,
-        picture=picture,
-        layer=layer,
-        target=chosen.index,
-        label=labels[chosen.index] if chosen.index < len(labels) else f"class {chosen.index}",
-        probability=chosen.probability,
-        predicted=chosen.predicted,
-        cam=cam,
-        cam_full=full,
-        occlusion=occlusion(network.model, x, chosen.index, window, stride, progress=progress),
-        window=window,
-        stride=stride,
-    )
+    with opened(model, device) as network:
+        _, x, picture = _opened(network, image)
+        if x.dim() != 4:
+            raise UsageError(f"{network.name}: takes {tuple(x.shape)}; evidence is for networks of images (B, C, H, W)")
+        chosen = class_of(network.model, x, target, network.labels)
+        layer = Table(network.model).resolve(layer)[1].key if layer else deepest(network.model, x, chosen.index)
+        cam, full = grad_cam(network.model, layer, x, chosen.index)
+        window = max(1, min(x.shape[-2:]) // 7) if window is None else window
+        stride = max(1, window // 2) if stride is None else stride
+        labels = network.labels or []
+        return Evidence(
+            network=network.subject,
+            picture=picture,
+            layer=layer,
+            target=chosen.index,
+            label=labels[chosen.index] if chosen.index < len(labels) else f"class {chosen.index}",
+            probability=chosen.probability,
+            predicted=chosen.predicted,
+            cam=cam,
+            cam_full=full,
+            occlusion=occlusion(network.model, x, chosen.index, window, stride, progress=progress),
+            window=window,
+            stride=stride,
+        )
 
 
 def _opened(network: Network | nn.Module | str, image: Any) -> tuple[Network, Tensor, Picture]:
     network = network if isinstance(network, Network) else open_network(network)
+    home = home_of(network.model)[0]
     if isinstance(image, Tensor):
-        return network, image[:1], Picture("tensor", pixels_of(image[0]))
+        return network, image[:1].to(home), Picture("tensor", pixels_of(image[0]))
     batch, pictures = batch_of(network, image)
     x = fed(batch[:1], network.takes)
     if not isinstance(x, Tensor):
         raise UsageError(
             f"{network.name}: takes a list of images, not a batch; units and evidence need one input tensor"
         )
-    return network, x, pictures[0]
+    return network, x.to(home), pictures[0]
