@@ -94,7 +94,7 @@ def test_view_takes_the_preprocessing_and_another_network(run, saved, monkeypatc
     from layerscope import server
 
     seen = {}
-    monkeypatch.setattr(server, "serve", lambda what, images, *rest, **options: seen.update(options, what=what))
+    monkeypatch.setattr(server, "view", lambda what, images, *rest, **options: seen.update(options, what=what))
     assert (
         run("view", f"{code}:small", "--size", "64", "--mean", "0.5,0.4,0.3", "--against", "layerscope:alexnet").code
         == 0

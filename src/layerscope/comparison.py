@@ -49,7 +49,7 @@ class Tensors(Protocol):
         """The bits of one of them, shaped."""
 
 
-def compare(a: Any, b: Any, *, image: Any = None, device: Device = None, progress: Progress = quiet) -> Record:
+def compare(a: Any, b: Any, image: Any = None, *, device: Device = None, progress: Progress = quiet) -> Record:
     """Compare two networks on one image, or two checkpoints where no image is given.
 
     With an image, `a`, `b` and `device` are what `features` takes, and the record has `pairs` of layers and `stages`;
