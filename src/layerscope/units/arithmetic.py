@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.errors import LayerscopeError
-from layerscope.hooks import looking
 from layerscope.looks import Arithmetic
 from layerscope.units.place import LayerCall, Place, arguments, run_to_layer
 
@@ -44,8 +43,7 @@ def arithmetic(model: nn.Module, layer: str, channel: int, position: Sequence[in
     def at(output: Tensor, place: Place) -> float:
         return float(output[place.index(channel, position)].float())
 
-    with looking(model):
-        call = run_to_layer(model, layer, arguments(x), at, keep_input=True)
+    call = run_to_layer(model, layer, arguments(x), at, keep_input=True)
     return explain(call, layer, channel, tuple(position))
 
 

@@ -17,9 +17,9 @@ from layerscope.hooks import looking, observing
 from layerscope.modules import Table
 from layerscope.profiles import Line
 from layerscope.sites import Site
+from layerscope.units.masks import convolution, max_pool, window
 from layerscope.units.rules import RULES, needs_of
 from layerscope.units.trace import Op, Reads, Spot, Trace
-from layerscope.units.windows import convolution, max_pool, window
 
 __all__ = ["geometry"]
 

@@ -8,7 +8,7 @@ Neural Networks", Distill 2019, cut off at the edges of the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from layerscope.errors import LayerscopeError
-from layerscope.hooks import looking
 from layerscope.looks import Field
-from layerscope.units.place import Place, arguments, run_to_layer
+from layerscope.units.place import LayerCall, Place, arguments, run_to_layer
 from layerscope.units.rules import needs_of
 from layerscope.units.trace import Needs, Reads, Spot, Trace
 
@@ -59,12 +58,12 @@ def receptive_field(
 class Traced:
     """A pass up to one layer, operation by operation: from there the field of any of its units takes one pass more.
 
-    `plain`: the layer's output on `x` where it is known already, of a network that was run without being traced.
-    Keeps that output, and of the operations what `Trace` keeps.
+    `call`: that of the layer on `x` where it is known already, with its output as the result, of a network that was run
+    without being traced. Keeps that output, and of the operations what `Trace` keeps.
     """
 
-    def __init__(self, model: nn.Module, layer: str, x: Any, plain: Tensor | None = None) -> None:
-        self.model, self.layer, self.x, self.plain = model, layer, x, plain
+    def __init__(self, model: nn.Module, layer: str, x: Any, call: LayerCall | None = None) -> None:
+        self.model, self.layer, self.x, self.call = model, layer, x, call
         args = arguments(x)
         inputs = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         self._trace = Trace(inputs)
@@ -73,8 +72,7 @@ class Traced:
         def at(output: Tensor, place: Place) -> tuple[Spot | None, Place]:
             return self._trace.spot(output), place
 
-        with looking(model), self._trace, Reads(self._trace):
-            self._unit, self.place = run_to_layer(model, layer, args, at).result
+        self._unit, self.place = run_to_layer(model, layer, args, at, self._trace, Reads(self._trace)).result
 
     def field(self, position: Sequence[int], channel: int | None = None, of: int = 0) -> Field:
         """The field of one unit; see `receptive_field`."""
@@ -101,15 +99,11 @@ class Traced:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
             return torch.where(mask, tensor, noise * 3)
 
-        if self.plain is None:
-            self.plain = self._run(arguments(self.x), lambda output, _place: output.clone())
-        unit = self._run(tree_map_only(Tensor, other, arguments(self.x)), lambda output, _place: output[index].clone())
-        return torch.equal(torch.nan_to_num(self.plain[index]), torch.nan_to_num(unit))
-
-    def _run(self, args: tuple[Any, ...], at: Callable[[Tensor, Place], Tensor]) -> Tensor:
-        with looking(self.model):
-            found: Tensor = run_to_layer(self.model, self.layer, args, at).result
-        return found
+        if self.call is None:
+            self.call = run_to_layer(self.model, self.layer, arguments(self.x), lambda output, _: output.clone())
+        args = tree_map_only(Tensor, other, arguments(self.x))
+        unit = run_to_layer(self.model, self.layer, args, lambda output, _: output[index].clone()).result
+        return torch.equal(torch.nan_to_num(self.call.result[index]), torch.nan_to_num(unit))
 
 
 def _walk(
@@ -155,16 +149,15 @@ def effective_receptive_field(
     leaf.requires_grad_()
 
     def at(output: Tensor, place: Place) -> Tensor:
-        return output[place.index(channel, position)].sum()
-
-    with looking(model), torch.enable_grad():
-        # A copy goes in: a network may write into its input, and a leaf forbids it.
-        given = tree_map_only(Tensor, lambda tensor: tensor.clone(), args)
-        unit = run_to_layer(model, layer, given, at).result
+        unit = output[place.index(channel, position)].sum()
         if not unit.requires_grad:
             raise LayerscopeError(f"{layer}: no gradient reaches the input; the network works without gradients")
         (gradient,) = torch.autograd.grad(unit, leaf, allow_unused=True)
-    if gradient is None:
-        gradient = torch.zeros_like(leaf)
+        return torch.zeros_like(leaf) if gradient is None else gradient
+
+    with torch.enable_grad():
+        # A copy goes in: a network may write into its input, and a leaf forbids it.
+        given = tree_map_only(Tensor, lambda tensor: tensor.clone(), args)
+    gradient = run_to_layer(model, layer, given, at, torch.enable_grad()).result
     magnitude = gradient[0].abs().float()  # (C, H, W)
     return (magnitude.sum(0) if magnitude.dim() > 1 else magnitude).cpu().numpy()

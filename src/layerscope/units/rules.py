@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from layerscope.units.masks import Masks, Pairs, fold, only, over, union
+from layerscope.units.masks import Masks, Pairs, convolution, fold, max_pool, only, over, union
 from layerscope.units.trace import Op, Spot
-from layerscope.units.windows import adaptive_max_pool, convolution, max_pool
 
 __all__ = ["RULES", "needs_of"]
 
@@ -83,6 +82,12 @@ def _linear(op: Op, masks: Masks) -> Pairs:
         )
     for (spot, leaf), gradient in zip(inputs, gradients, strict=True):
         yield spot, torch.zeros_like(leaf, dtype=torch.bool) if gradient is None else gradient != 0
+
+
+def _adaptive_max_pool(op: Op, masks: Masks) -> Pairs:
+    """The bins are those of the adaptive mean."""
+    mean = getattr(torch.ops.aten, op.name.replace("adaptive_max", "_adaptive_avg")).default
+    yield from _linear(Op(mean, op.args[:2], {}, op.outputs), [union(masks)])
 
 
 def _value(spot: Spot) -> Tensor:
@@ -196,7 +201,7 @@ def _table() -> dict[str, Callable[[Op, Masks], Pairs]]:
         _row: "linear",
         convolution: "convolution _convolution mkldnn_convolution cudnn_convolution",
         max_pool: "max_pool2d_with_indices max_pool3d_with_indices",
-        adaptive_max_pool: "adaptive_max_pool2d adaptive_max_pool3d",
+        _adaptive_max_pool: "adaptive_max_pool2d adaptive_max_pool3d",
         _batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
         "_batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm",
         _group_norm: "native_group_norm",
