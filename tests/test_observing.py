@@ -290,7 +290,6 @@ def test_a_table_lists_every_module_once(model):
         "stem", "encoder", "encoder.0", "encoder.1", "self_attn", "self_attn.out_proj", "head",
     ]  # fmt: skip
     assert table.inside == {"self_attn.out_proj"}
-    assert table.containers == ["encoder"]
     assert table.aliases == {"decoder": "encoder", "decoder.0": "encoder.0", "decoder.1": "encoder.1"}
 
 

@@ -163,7 +163,7 @@ def features(
     collector = Collector(None if maps else 0)
     functions = Functions(table, collector, chosen.patterns, ops, attention) if ops or attention else None
     emit = functions.unseen(collector.keep) if functions else collector.keep
-    fallback = [] if chosen.patterns else table.containers
+    fallback = [] if chosen.patterns else [path for path in table.observable if path not in table.leaves]
     ran: Counter[str] = Counter()
     with looking(network.model):
         for number, batch in enumerate(passes):

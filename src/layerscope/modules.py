@@ -58,8 +58,8 @@ class Table:
 
     `root`: the network without what `torch.compile` and `DataParallel` put around it. `leaves`: modules without
     children, and those that compute the whole layer themselves. `inside`: what is in the latter: storage, whose hooks
-    never fire. `aliases`: the other paths of tied modules, each with the first one, which is the module's name. A root
-    without children, or one that computes all by itself, is a layer of its own, named after its type.
+    never fire. `observable`: all others. `aliases`: the other paths of tied modules, each with the first one, which is
+    the module's name. A root without children, or one that computes all by itself, is a layer, named after its type.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -76,6 +76,7 @@ class Table:
             self.modules[name] = self.root
             self.leaves.add(name)
             self._first[id(self.root)] = name
+        self.observable = {path: module for path, module in self.modules.items() if path not in self.inside}
 
     def _walk(self, module: nn.Module, path: str, inside: bool) -> None:
         for name, child in module._modules.items():
@@ -94,24 +95,6 @@ class Table:
                     self.leaves.add(own)
             if child._modules:
                 self._walk(child, own, inside or closed)
-
-    def __getitem__(self, path: str) -> nn.Module:
-        """The module at a first path; "" is the root."""
-        return self.modules[path] if path else self.root
-
-    def sees(self, path: str) -> bool:
-        """Whether there is a module at this first path, or "", whose hooks fire."""
-        return not path or (path in self.modules and path not in self.inside)
-
-    @property
-    def observable(self) -> list[str]:
-        """Paths of the modules whose hooks fire: all but those inside of one that computes by itself."""
-        return [path for path in self.modules if path not in self.inside]
-
-    @property
-    def containers(self) -> list[str]:
-        """Paths of the modules with others inside that can be seen."""
-        return [path for path in self.observable if path not in self.leaves]
 
     @property
     def rows(self) -> list[tuple[str, str, bool]]:

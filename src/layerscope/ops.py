@@ -68,7 +68,7 @@ class Functions(TorchFunctionMode):
 
     def __enter__(self) -> Functions:
         self._around, self._calls = [""], Counter()
-        inside = [path for path in self._table.observable if self._table[path] is not self._table.root]
+        inside = [path for path, module in self._table.observable.items() if module is not self._table.root]
         self._hooks.enter_context(observing(self._table, inside, on_input=self._enter, on_exit=self._leave))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self

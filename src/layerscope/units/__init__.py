@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-def inspect_unit(
+def unit(
     model: Network | nn.Module | str,
     image: Any,
     layer: str,
@@ -73,8 +73,8 @@ def inspect_unit(
     return replace(report, notes=(*inspector.network.notes, *report.notes))
 
 
-#: the name at the package's door
-unit = inspect_unit
+#: the same, for who reads code in which `unit` is a number
+inspect_unit = unit
 
 
 class UnitInspector:
