@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "layerscope"
 LEVELS = {
     "_version": 0, "errors": 0, "claims": 0, "files": 1, "dtypes": 0, "text": 0, "progress": 0,
     "sites": 1, "maps": 1, "stats": 1, "arrays": 1, "profiles": 1,
-    "record": 2, "recordfile": 3, "images": 2, "looks": 3, "layouts": 2, "device": 2,
+    "record": 2, "recordfile": 3, "images": 2, "looks": 3, "layouts": 2,
     "modules": 2, "planes": 2,
     "tensors": 3, "findings": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
     "networks": 4, "views": 4, "selection": 4, "ops": 4,

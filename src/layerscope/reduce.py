@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerscope import device
 from layerscope.layouts import Layouts, Plan
 from layerscope.maps import Maps
 from layerscope.planes import Plane, planes, real, rows
@@ -49,7 +48,8 @@ class Collector:
     """Reduces outputs inside the hooks that hand them on, and keeps no tensor; `entries` when all passes are over.
 
     `maps`: of how many images of each pass maps are made; of all if None. `on_device`: reduce where the tensor is;
-    by default that is done for accelerators with float64 alone.
+    by default that is done for accelerators with float64 alone. The results stay there until all layers have run, since
+    asking for a number waits for the device.
     """
 
     def __init__(self, maps: int | None = None, on_device: bool | None = None) -> None:
@@ -114,7 +114,7 @@ class Collector:
     def _away(self, tensor: Tensor, plan: Plan) -> tuple[Tensor, list[Callable[[], Maps]]]:
         values, last = rows(real(tensor), plan.layout)
         values = values.transpose(1, 2) if last else values  # (B, C, N)
-        columns = device.columns(values)  # (8, B, C)
+        columns = _columns_away(values)  # (8, B, C)
         images, each = self._images(len(values), plan)
         maps: list[Callable[[], Maps]] = []
         for image in range(images):
@@ -126,7 +126,7 @@ class Collector:
             if factor > 1:
                 rest = (0, -plane.shape[2] % factor, 0, -plane.shape[1] % factor)
                 plane = F.avg_pool2d(F.pad(plane[None], rest, mode="replicate"), factor)[0]
-            flat = device.codes(plane.flatten(1), low, high).view(plane.shape)
+            flat = _codes_away(plane.flatten(1), low, high).view(plane.shape)
             maps.append(partial(_fetched, flat, low, high, factor))
         return columns, maps
 
@@ -212,3 +212,36 @@ def _shrink(plane: Plane, factor: int) -> Plane:
     rows, cols = -(-height // factor), -(-width // factor)
     padded = np.pad(plane, ((0, 0), (0, rows * factor - height), (0, cols * factor - width)), mode="edge")
     return padded.reshape(channels, rows, factor, cols, factor).mean(axis=(2, 4), dtype=np.float32)
+
+
+def _columns_away(values: Tensor) -> Tensor:
+    """count, mean, m2, min, max, zeros, nan, inf of every image and channel. (B, C, N) -> float64 (8, B, C)
+
+    Over the finite values; in two passes in float64, so that a large mean does not swallow a small deviation. Counts
+    are exact up to 2**53.
+    """
+    finite = values.isfinite()
+    count = finite.sum(2)
+    nan = values.isnan().sum(2)
+    size = count.clamp(min=1)
+    wide = torch.where(finite, values.double(), 0)
+    first = wide.sum(2) / size  # (B, C)
+    # A second look at the deviations, not squares minus square; what they sum up to corrects the mean.
+    rest = torch.where(finite, wide - first[:, :, None], 0)
+    off = rest.sum(2) / size
+    m2 = ((rest * rest).sum(2) - size * off * off).clamp(min=0)
+    none = count == 0
+    low = torch.where(finite, values, torch.inf).amin(2).double().masked_fill(none, torch.nan)
+    high = torch.where(finite, values, -torch.inf).amax(2).double().masked_fill(none, torch.nan)
+    mean = (first + off).masked_fill(none, 0)
+    inf = values.shape[2] - count - nan
+    return torch.stack([one.double() for one in (count, mean, m2, low, high, (values == 0).sum(2), nan, inf)])
+
+
+def _codes_away(plane: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """8-bit codes over each channel's own range, by the formula of `stats.quantize`. plane (C, N), low, high (C,)"""
+    wide = high > low
+    scale = torch.where(wide, 254 / (high - low), 0)[:, None]
+    steps = ((plane.double() - low[:, None]) * scale + 0.5).floor().clamp(0, 254)
+    found = torch.where(wide[:, None] & plane.isfinite(), steps, 0)
+    return found.masked_fill(~plane.isfinite(), 255).to(torch.uint8)

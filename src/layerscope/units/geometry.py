@@ -17,8 +17,7 @@ from layerscope.hooks import looking, observing
 from layerscope.modules import Table
 from layerscope.profiles import Line
 from layerscope.sites import Site
-from layerscope.units.masks import convolution, max_pool, window
-from layerscope.units.rules import RULES, needs_of
+from layerscope.units.rules import RULES, convolution, max_pool, needs_of, window
 from layerscope.units.trace import Op, Reads, Spot, Trace
 
 __all__ = ["geometry"]

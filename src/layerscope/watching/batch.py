@@ -1,4 +1,4 @@
-"""Statistics of the outputs of the layers for the training batches of one step."""
+"""Statistics of the outputs of the layers for the training batches of one step, of one process or of several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from layerscope.hooks import observing
@@ -15,8 +17,9 @@ from layerscope.modules import Table, tensors_in
 from layerscope.record import Entry
 from layerscope.reduce import Collector
 from layerscope.sites import Site
+from layerscope.stats import Columns, total
 
-__all__ = ["BATCH", "Batch"]
+__all__ = ["BATCH", "Batch", "merged", "rank"]
 
 #: what is appended to the path of a layer
 BATCH = "/batch"
@@ -87,3 +90,37 @@ class Batch:
         if self.counting or alone:
             with self.guard("the training batch"):
                 self.collector.keep(site, module, tensor)
+
+
+def rank() -> int:
+    """Number of this process, 0 where there is one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def merged(entries: list[Entry]) -> list[Entry]:
+    """The entries of all processes, the statistics of each channel over the batches of all: on the first process.
+
+    Counts, minima and maxima are exact, means and deviations merge by Chan's update. Every process has to call this in
+    the same step. The others get their own entries back.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return entries
+    ours = {entry.key: (entry.shape, entry.columns) for entry in entries}
+    parts: list[dict[str, tuple[tuple[int, ...], Columns | None]]] | None = None
+    if dist.get_rank() == 0:
+        parts = [{} for _ in range(dist.get_world_size())]
+    dist.gather_object(ours, parts)
+    return (
+        entries
+        if parts is None
+        else [_merge(entry, [part[entry.key] for part in parts if entry.key in part]) for entry in entries]
+    )
+
+
+def _merge(entry: Entry, parts: list[tuple[tuple[int, ...], Columns | None]]) -> Entry:
+    columns = [one for _, one in parts if one is not None]
+    if not columns or len({len(one.count) for one in columns}) > 1:
+        return entry  # no channels in common, such as boxes of a detector
+    joined = Columns(*(np.stack(fields) for fields in zip(*columns, strict=True)))  # (ranks, C)
+    shape = (sum(shape[0] for shape, _ in parts), *entry.shape[1:])
+    return replace(entry, shape=shape, columns=total(joined, axis=0), whole=None)

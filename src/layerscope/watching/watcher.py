@@ -19,8 +19,7 @@ from layerscope.errors import LayerscopeError, UsageError
 from layerscope.modules import unwrapped
 from layerscope.record import Entry, Record
 from layerscope.selection import Layers, select
-from layerscope.watching import ranks
-from layerscope.watching.batch import Batch
+from layerscope.watching.batch import Batch, merged, rank
 from layerscope.watching.board import Board
 from layerscope.watching.clock import Clock, Skips
 from layerscope.watching.events import Event
@@ -166,7 +165,7 @@ class watch:
     # hooks on and off
 
     def __enter__(self) -> watch:
-        self.rank = ranks.rank()
+        self.rank = rank()
         if self.probe is not None and not isinstance(self.probe, Probe):
             self.probe = Probe.of(self.network, self.probe)
         self._store: Store | None = None
@@ -290,7 +289,7 @@ class watch:
                 batch = self._batch.entries()
             self._batch.close()
             if self.all_ranks:
-                batch = ranks.merged(batch)
+                batch = merged(batch)
         if self.rank:
             return
         gradients = self._gradients if self._gradients is not None else self._graded(optimizer)
@@ -334,8 +333,7 @@ class watch:
                 self._say(f"step {ours[0].step}: {len(ours) - _LINES} more of this kind ({kind}), in {self.logdir}")
 
     def _say(self, line: str) -> None:
-        rank = ranks.rank()
-        self.say(f"rank {rank}: {line}" if rank else line)
+        self.say(f"rank {number}: {line}" if (number := rank()) else line)
 
     @contextmanager
     def _guard(self, what: str) -> Iterator[None]:
