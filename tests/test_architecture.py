@@ -23,7 +23,7 @@ LEVELS = {
     "record": 2, "recordfile": 3, "images": 2, "looks": 3, "layouts": 2,
     "modules": 2, "planes": 2,
     "tensors": 3, "findings": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
-    "networks": 4, "views": 4, "selection": 4, "ops": 4,
+    "networks": 4, "views": 4, "ops": 4,
     "inspection": 5, "capturing": 5,
     "comparison": 6, "units": 6, "watching": 6,
     "training": 7, "demo": 7, "server": 7, "surveying": 7,

@@ -14,8 +14,7 @@ import layerscope
 from layerscope import units
 from layerscope.errors import NoMatch, UsageError
 from layerscope.hooks import looking, observing
-from layerscope.modules import Table, copied
-from layerscope.selection import select
+from layerscope.modules import Table, copied, select
 from tests.conftest import picture
 from tests.units.zoo import Net, conv
 

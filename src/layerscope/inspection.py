@@ -28,8 +28,8 @@ from layerscope.text import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from layerscope.modules import Layers
     from layerscope.networks.open import Network
-    from layerscope.selection import Layers
 
 __all__ = ["features", "layers", "structure", "tensor_entry", "weights"]
 
@@ -142,11 +142,11 @@ def features(
     import torch
 
     from layerscope.hooks import calls_in_full_pass, looking, observing
+    from layerscope.modules import absent, select
     from layerscope.networks.foreign import said_of
     from layerscope.networks.open import Network, open_network
     from layerscope.ops import Functions
     from layerscope.reduce import Collector
-    from layerscope.selection import absent, select
 
     network = model if isinstance(model, Network) else open_network(model)
     chosen = select(network.model, layers, lenient=ops or attention)

@@ -52,7 +52,12 @@ def _over(mask: Tensor, axes: Sequence[int], shape: tuple[int, ...]) -> Tensor:
 
 
 def needs_of(op: Op, masks: Masks) -> tuple[list[tuple[Spot, Tensor | None]], bool]:
-    """(spot, mask) for every input that comes from the network's input, and whether a rule knew the operation."""
+    """(spot, mask) for every input that comes from the network's input, and whether a rule knew the operation.
+
+    All of what the program reads is needed, and known to be.
+    """
+    if op.read:
+        return [(spot, None) for spot in op.spots], True
     rule = RULES.get(op.name) or (_pointwise if torch.Tag.pointwise in op.func.tags else None)
     if rule is None:
         return [(spot, None) for spot in op.spots], False

@@ -16,15 +16,13 @@ from torch.optim import Optimizer
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.modules import unwrapped
+from layerscope.modules import Layers, select, unwrapped
 from layerscope.record import Entry, Record
-from layerscope.selection import Layers, select
-from layerscope.watching.batch import Batch, merged, rank
 from layerscope.watching.board import Board
 from layerscope.watching.clock import Clock, Skips
 from layerscope.watching.events import Event
 from layerscope.watching.health import Health
-from layerscope.watching.probe import Probe
+from layerscope.watching.outputs import Batch, Probe, merged, rank
 from layerscope.watching.sentinel import Sentinel, finite, sample
 from layerscope.watching.sinks import Sink
 from layerscope.watching.store import Store

@@ -1,10 +1,10 @@
-"""Statistics of the outputs of the layers for the training batches of one step, of one process or of several."""
+"""Statistics of the outputs of the layers: of the training batches of a step, and of the same images at every step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from layerscope.hooks import observing
-from layerscope.modules import Table, tensors_in
-from layerscope.record import Entry
+from layerscope.hooks import looking, observing
+from layerscope.maps import shrunk
+from layerscope.modules import Table, copied, tensors_in, unwrapped
+from layerscope.networks.feeding import passes_of, run
+from layerscope.networks.open import Network
+from layerscope.planes import pixels_of
+from layerscope.record import Entry, Picture
 from layerscope.reduce import Collector
 from layerscope.sites import Site
 from layerscope.stats import Columns, total
 
-__all__ = ["BATCH", "Batch", "merged", "rank"]
+__all__ = ["BATCH", "Batch", "Probe", "fitted", "merged", "rank"]
 
 #: what is appended to the path of a layer
 BATCH = "/batch"
@@ -124,3 +128,68 @@ def _merge(entry: Entry, parts: list[tuple[tuple[int, ...], Columns | None]]) ->
     joined = Columns(*(np.stack(fields) for fields in zip(*columns, strict=True)))  # (ranks, C)
     shape = (sum(shape[0] for shape, _ in parts), *entry.shape[1:])
     return replace(entry, shape=shape, columns=total(joined, axis=0), whole=None)
+
+
+#: of so many images maps are made; statistics are over all
+MAPPED = 4
+_PASS = 16
+
+
+@dataclass
+class Probe:
+    """The same images through the network at every step that is looked at: what has changed is the network.
+
+    `passes`: what the network is called with in turn. `pictures`: of the first images, as they are shown.
+    """
+
+    passes: list[Any]
+    pictures: list[Picture]
+
+    @classmethod
+    def of(cls, model: nn.Module, images: Any) -> Probe:
+        """`images`: a tensor (B, C, H, W), paths, or what else the network is called with: see `layerscope.features`.
+
+        Raises ImageError.
+        """
+        network = Network(unwrapped(model), type(unwrapped(model)).__name__)
+        passes, pictures, _ = passes_of(network, images, _PASS)
+        first = passes[0] if passes else None
+        if not pictures and isinstance(first, Tensor) and first.dim() == 4:
+            pictures = [Picture(f"probe {at}", pixels_of(one)) for at, one in enumerate(first[:MAPPED])]
+        return cls(copied(passes), pictures[:MAPPED])
+
+    @property
+    def example(self) -> Any:
+        """One image, or all arguments, for the graph."""
+        first = self.passes[0]
+        return first[:1] if isinstance(first, Tensor) else first
+
+    def look(self, model: nn.Module, paths: Sequence[str], budget_bytes: int) -> list[Entry]:
+        """Statistics of all images and maps of the first ones; the network is left as it was. Raises ForwardError."""
+        table, collector = Table(model), Collector(MAPPED)
+        network = Network(table.root, type(table.root).__name__)
+        with looking(table.root):
+            for batch in self.passes:
+                collector.begin(len(batch) if isinstance(batch, Tensor | list) else None)
+                with observing(table, paths, collector.keep):
+                    run(network, batch)
+                collector.maps = 0
+        return fitted(list(collector.entries()), budget_bytes)
+
+
+def fitted(entries: list[Entry], budget_bytes: int) -> list[Entry]:
+    """The entries with maps of so many bytes together at most: reduced by one factor, or else none of the largest."""
+    factor = 1
+    while _bytes(entries, factor) > budget_bytes and factor < 256:
+        factor += 1
+    entries = [replace(entry, maps=[shrunk(maps, factor) for maps in entry.maps]) for entry in entries]
+    for entry in sorted(entries, key=lambda one: _bytes([one], 1), reverse=True):
+        if _bytes(entries, 1) <= budget_bytes:
+            break
+        entry.maps = []
+    return entries
+
+
+def _bytes(entries: list[Entry], factor: int) -> int:
+    shapes = [maps.shape for entry in entries for maps in entry.maps]
+    return sum(channels * -(-height // factor) * -(-width // factor) for channels, height, width in shapes)
