@@ -14,8 +14,7 @@ import layerscope
 from layerscope import units
 from layerscope.errors import NoMatch, UsageError
 from layerscope.hooks import looking, observing
-from layerscope.modules import Table, copied
-from layerscope.selection import select
+from layerscope.modules import Table, copied, select
 from tests.conftest import picture
 from tests.units.zoo import Net, conv
 
@@ -290,7 +289,6 @@ def test_a_table_lists_every_module_once(model):
         "stem", "encoder", "encoder.0", "encoder.1", "self_attn", "self_attn.out_proj", "head",
     ]  # fmt: skip
     assert table.inside == {"self_attn.out_proj"}
-    assert table.containers == ["encoder"]
     assert table.aliases == {"decoder": "encoder", "decoder.0": "encoder.0", "decoder.1": "encoder.1"}
 
 

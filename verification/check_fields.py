@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layerscope.networks.build import build
 from layerscope.units import receptive_field
-from layerscope.units.geometry import geometry
+from layerscope.units.receptive import geometry
 from verification.chains import Chain, chains
 from verification.measuring import Comparison, version
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from layerscope.errors import UsageError
 from layerscope.hooks import observing
-from layerscope.modules import copied
+from layerscope.modules import LayerLike, Layers, Selection, copied, is_layers, select
 from layerscope.networks.feeding import call
-from layerscope.selection import LayerLike, Layers, Selection, is_layers, select
 from layerscope.sites import Site
 
 __all__ = ["Captured", "capture"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,12 +91,14 @@ def difference(a: NDArray, b: NDArray) -> tuple[float, float, float]:
     return high, add / a.size, float(np.clip(dot / (aa * bb) ** 0.5, -1, 1))
 
 
-def _pair(name: str, a: NDArray, b: NDArray) -> Pair:
+def _pair(name: str, a: NDArray | None, b: NDArray | None) -> Pair:
+    if a is None or b is None:
+        shapes = (None if a is None else a.shape), (None if b is None else b.shape)
+        return Pair(name, *shapes, "only-a" if b is None else "only-b")
     if a.shape != b.shape:
         return Pair(name, a.shape, b.shape, "shape")
     high, mean, cosine = difference(a, b)
-    status: Literal["same", "changed"] = "same" if high == 0 else "changed"
-    return Pair(name, a.shape, b.shape, status, high, mean, cosine)
+    return Pair(name, a.shape, b.shape, "same" if high == 0 else "changed", high, mean, cosine)
 
 
 def compare_checkpoints(
@@ -119,7 +121,7 @@ def compare_tensors(
     whole, done = sum(spec.nbytes for spec in [*ours.values(), *theirs.values()]), 0
     entries: dict[str, list[Entry]] = {"a": [], "b": []}
 
-    def kept(side: str, source: Tensors, spec: TensorSpec) -> NDArray[Any]:
+    def read(side: str, source: Tensors, spec: TensorSpec) -> NDArray[Any]:
         nonlocal done
         progress(done, whole, spec.name)
         bits, done = source.read(spec), done + spec.nbytes
@@ -127,22 +129,18 @@ def compare_tensors(
             entry = tensor_entry(spec, bits, _BINS, True)
             entry.side = side
             entries[side].append(entry)
-        return bits
+        return decode(bits, spec.dtype)
 
-    for name, spec in ours.items():
-        other = theirs.get(name)
-        if other is None:
-            record.pairs.append(Pair(name, spec.shape, None, "only-a"))
-            if maps:
-                kept("a", first, spec)
-        else:
-            values = kept("a", first, spec), kept("b", second, other)
-            record.pairs.append(_pair(name, decode(values[0], spec.dtype), decode(values[1], other.dtype)))
-    for name, spec in theirs.items():
-        if name not in ours:
-            record.pairs.append(Pair(name, None, spec.shape, "only-b"))
-            if maps:
-                kept("b", second, spec)
+    for name in {**ours, **theirs}:
+        a, b = ours.get(name), theirs.get(name)
+        if a and b:
+            record.pairs.append(_pair(name, read("a", first, a), read("b", second, b)))
+            continue
+        record.pairs.append(Pair(name, a.shape if a else None, b.shape if b else None, "only-a" if a else "only-b"))
+        if maps and a:
+            read("a", first, a)
+        if maps and b:
+            read("b", second, b)
     progress(whole, whole, "")
     for entry in entries["a"] + entries["b"]:
         record.add(entry)
@@ -211,10 +209,7 @@ def compare_networks(
     if any(one.predictions for one in sides):  # a row a side, empty where a network gives no classes
         record.predictions = [one.predictions[0] if one.predictions else [] for one in sides]
     ours, theirs = kept
-    for name, values in ours.items():
-        other = theirs.get(name)
-        record.pairs.append(Pair(name, values.shape, None, "only-a") if other is None else _pair(name, values, other))
-    record.pairs += [Pair(name, None, values.shape, "only-b") for name, values in theirs.items() if name not in ours]
+    record.pairs = [_pair(name, ours.get(name), theirs.get(name)) for name in {**ours, **theirs}]
     record.stages = stages_of(list(sides[0]), list(sides[1]))
     return record
 
@@ -222,12 +217,10 @@ def compare_networks(
 def _values(tensor: Tensor) -> NDArray:
     import torch
 
-    from layerscope.planes import real
+    from layerscope.planes import bits_of, real
 
-    tensor = tensor.detach()
-    if tensor.is_complex() and tensor.layout is torch.strided:
-        return np.asarray(tensor.resolve_conj().resolve_neg().cpu().numpy())
-    return np.asarray(real(tensor).float().cpu().numpy())
+    whole = tensor.is_complex() and tensor.layout is torch.strided
+    return bits_of(tensor) if whole else real(tensor).cpu().numpy()
 
 
 def stages_of(a: list[Entry], b: list[Entry]) -> list[tuple[str, str]]:

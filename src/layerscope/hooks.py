@@ -123,8 +123,10 @@ def observing(
     # Not the methods of the module: TorchScript modules forbid them, though their hooks do fire.
     before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
     with ExitStack() as handles:
-        for path in filter(table.sees, paths):
-            module = table[path]
+        for path in paths:
+            module = table.observable.get(path) if path else table.root
+            if module is None:
+                continue
             if on_input is not None:
                 handles.callback(before(module, partial(on_input, path), with_kwargs=True).remove)
             handles.callback(after(module, observation._output_hook(path)).remove)
@@ -132,11 +134,10 @@ def observing(
                 handles.callback(after(module, partial(on_exit, path), always_call=True).remove)
         for path in fallback:
             if path not in paths:
-                handles.callback(after(table[path], observation._fallback_hook(path, paths)).remove)
-        if on_shape is not None:
-            for path in table.observable:
-                if path in table.leaves and path not in paths:
-                    handles.callback(after(table[path], _shape_hook(on_shape)).remove)
+                handles.callback(after(table.observable[path], observation._fallback_hook(path, paths)).remove)
+        for path, module in table.observable.items() if on_shape is not None else ():
+            if path in table.leaves and path not in paths:
+                handles.callback(after(module, _shape_hook(on_shape)).remove)
         try:
             with _eager():
                 yield observation
@@ -148,9 +149,9 @@ def observing(
         stop_after.update(observation.calls)
 
 
-def _shape_hook(on_shape: OnShape) -> Callable[..., None]:
+def _shape_hook(on_shape: OnShape | None) -> Callable[..., None]:
     def hook(module: nn.Module, _inputs: object, output: object) -> None:
-        if type(output) is Tensor and not output.is_nested and output.dim():
+        if on_shape and type(output) is Tensor and not output.is_nested and output.dim():
             on_shape(module, tuple(output.shape))
 
     return hook

@@ -27,9 +27,9 @@ from layerscope.text import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from layerscope.modules import Layers
     from layerscope.networks.devices import Device
     from layerscope.networks.open import Network
-    from layerscope.selection import Layers
 
 __all__ = ["features", "layers", "structure", "tensor_entry", "weights"]
 
@@ -143,12 +143,12 @@ def features(
     import torch
 
     from layerscope.hooks import calls_in_full_pass, looking, observing
+    from layerscope.modules import absent, select
     from layerscope.networks.devices import described
     from layerscope.networks.foreign import home_of, said_of
     from layerscope.networks.open import opened
     from layerscope.ops import Functions
     from layerscope.reduce import Collector
-    from layerscope.selection import absent, select
 
     if batch_size < 1:
         raise UsageError(f"batch_size: {batch_size} is not a number of images; give 1 or more")
@@ -168,7 +168,7 @@ def features(
         collector = Collector(None if maps else 0)
         functions = Functions(table, collector, chosen.patterns, ops, attention) if ops or attention else None
         emit = functions.unseen(collector.keep) if functions else collector.keep
-        fallback = [] if chosen.patterns else table.containers
+        fallback = [] if chosen.patterns else [path for path in table.observable if path not in table.leaves]
         ran: Counter[str] = Counter()
         with looking(network.model):
             for number, batch in enumerate(passes):

@@ -1,32 +1,51 @@
-"""The modules of a network by their paths: which there are, which can be observed, and which one a name means."""
+"""The modules of a network by their paths: which there are, which can be observed, and which are meant."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from glob import escape
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from layerscope.errors import NoMatch
-from layerscope.sites import Site
+from layerscope.errors import NoMatch, UsageError
+from layerscope.sites import Site, choose
 from layerscope.text import nearest
 
-__all__ = ["BYPASSED", "CLOSED", "Table", "copied", "tensors_in", "unwrapped"]
+__all__ = [
+    "LayerLike",
+    "Layers",
+    "Selection",
+    "Table",
+    "absent",
+    "copied",
+    "is_layers",
+    "select",
+    "tensors_in",
+    "unwrapped",
+]
 
 # Modules that compute the whole layer themselves: their children are storage, and the children's hooks never fire.
 # torchvision's by name: it is not imported for this.
 _OPAQUE = (nn.MultiheadAttention, torch.jit.ScriptModule)
 _OPAQUE_NAMES = ("ShiftedWindowAttention", "ShiftedWindowAttentionV2", "ShiftedWindowAttention3d")
 
+#: a glob over paths or types, a class of modules, or a module of the network
+LayerLike: TypeAlias = str | type[nn.Module] | nn.Module
+Layers: TypeAlias = LayerLike | Iterable[LayerLike]
+_KINDS = (str, type, nn.Module)
+
 #: why a module never runs
-CLOSED = "the module around computes with the weights by itself"
-BYPASSED = "the code around calls .forward(), or takes the weights itself"
+_CLOSED = "the module around computes with the weights by itself"
+_BYPASSED = "the code around calls .forward(), or takes the weights itself"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -58,8 +77,8 @@ class Table:
 
     `root`: the network without what `torch.compile` and `DataParallel` put around it. `leaves`: modules without
     children, and those that compute the whole layer themselves. `inside`: what is in the latter: storage, whose hooks
-    never fire. `aliases`: the other paths of tied modules, each with the first one, which is the module's name. A root
-    without children, or one that computes all by itself, is a layer of its own, named after its type.
+    never fire. `observable`: all others. `aliases`: the other paths of tied modules, each with the first one, which is
+    the module's name. A root without children, or one that computes all by itself, is a layer, named after its type.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -76,6 +95,7 @@ class Table:
             self.modules[name] = self.root
             self.leaves.add(name)
             self._first[id(self.root)] = name
+        self.observable = {path: module for path, module in self.modules.items() if path not in self.inside}
 
     def _walk(self, module: nn.Module, path: str, inside: bool) -> None:
         for name, child in module._modules.items():
@@ -94,24 +114,6 @@ class Table:
                     self.leaves.add(own)
             if child._modules:
                 self._walk(child, own, inside or closed)
-
-    def __getitem__(self, path: str) -> nn.Module:
-        """The module at a first path; "" is the root."""
-        return self.modules[path] if path else self.root
-
-    def sees(self, path: str) -> bool:
-        """Whether there is a module at this first path, or "", whose hooks fire."""
-        return not path or (path in self.modules and path not in self.inside)
-
-    @property
-    def observable(self) -> list[str]:
-        """Paths of the modules whose hooks fire: all but those inside of one that computes by itself."""
-        return [path for path in self.modules if path not in self.inside]
-
-    @property
-    def containers(self) -> list[str]:
-        """Paths of the modules with others inside that can be seen."""
-        return [path for path in self.observable if path not in self.leaves]
 
     @property
     def rows(self) -> list[tuple[str, str, bool]]:
@@ -146,14 +148,14 @@ class Table:
         around = path
         while around in self.inside:
             around = around.rpartition(".")[0]
-        return NoMatch(f"{path} never runs: {CLOSED}; ask for {around or type(self.root).__name__}")
+        return NoMatch(f"{path} never runs: {_CLOSED}; ask for {around or type(self.root).__name__}")
 
     def why_silent(self, path: str) -> str:
-        """Why a module of the network has not run: CLOSED, BYPASSED, or "" where that cannot be told."""
+        """Why a module of the network has not run: _CLOSED, _BYPASSED, or "" where that cannot be told."""
         above, _, name = path.rpartition(".")
         if path in self.inside:
-            return CLOSED
-        return BYPASSED if _bypasses(type(self.modules.get(above, self.root)), name) else ""
+            return _CLOSED
+        return _BYPASSED if _bypasses(type(self.modules.get(above, self.root)), name) else ""
 
 
 def _bypasses(parent: type, child: str) -> bool:
@@ -163,6 +165,92 @@ def _bypasses(parent: type, child: str) -> bool:
     except (OSError, TypeError, AttributeError):
         return False
     return re.search(rf"\.{re.escape(child)}\.(forward\(|weight\b|bias\b)", source) is not None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`paths` of the chosen layers of `table`, tied ones by their first path; `patterns`: the same as globs.
+
+    `unmet`: those globs that select no module. `notes`: what a reader of the paths has to know.
+    """
+
+    table: Table
+    patterns: list[str]
+    paths: list[str]
+    unmet: list[str]
+    notes: list[str]
+
+
+def is_layers(value: object) -> bool:
+    """Whether this says which layers are meant, rather than what a network is called with."""
+    several = value if isinstance(value, list | tuple | set) else [value]
+    return all(isinstance(layer, _KINDS) for layer in several)
+
+
+def select(model: nn.Module | Table, layers: Layers = (), lenient: bool = False) -> Selection:
+    """The layers that are meant, every leaf if none are named.
+
+    `lenient`: a glob may select nothing, for it may mean a function. Raises NoMatch for a layer that is not there, and
+    for a glob that selects nothing but modules that cannot be observed; UsageError for what names no layer.
+    """
+    table = model if isinstance(model, Table) else Table(model)
+    rows = table.rows
+    several = [layers] if isinstance(layers, str | type | nn.Module) else layers
+    patterns = [pattern for layer in several for pattern in _globs(table, layer)]
+    chosen: set[str] = set() if patterns else set(table.leaves)
+    unmet = []
+    for pattern in patterns:
+        try:
+            found = {table.aliases.get(path, path) for path in choose([pattern], rows)}
+        except NoMatch:
+            if not lenient:
+                raise
+            unmet.append(pattern)
+            continue
+        if found <= table.inside:
+            raise table.closed(min(found))
+        chosen |= found
+    return Selection(table, patterns, [path for path in table.modules if path in chosen], unmet, _tied(table))
+
+
+def _globs(table: Table, layer: LayerLike) -> Iterator[str]:
+    """The globs that a layer as it was given stands for."""
+    if isinstance(layer, str):
+        yield layer
+    elif isinstance(layer, nn.Module):
+        path = table.path_of(layer)
+        if path is None:
+            raise NoMatch(f"this {type(layer).__name__} is no layer of the network; give one of its modules, or a path")
+        yield escape(path)
+    elif isinstance(layer, type) and issubclass(layer, nn.Module):
+        # By name, too: the modules of TorchScript and of exported programs are called what they were.
+        alike = {path: layer.__name__ == type(m).__name__ or isinstance(m, layer) for path, m in table.modules.items()}
+        every = [path for path in table.modules if alike[path]]
+        paths = [path for path in every if path not in table.inside] or every
+        if not paths:
+            raise NoMatch(f"no layer is a {layer.__name__}{nearest(layer.__name__, {row[1] for row in table.rows})}")
+        yield from map(escape, [path for path in paths if path in table.leaves] or paths)
+    else:
+        raise UsageError(f"layers: {layer!r} names no layer; give a path, a glob, a class of modules or a module")
+
+
+def _tied(table: Table) -> list[str]:
+    tied = [path for path in table.aliases if path.rpartition(".")[0] not in table.aliases]
+    notes = [f"{path} is the same module as {table.aliases[path]}: its calls are listed there" for path in tied[:3]]
+    return notes + ([f"{len(tied) - 3} more paths lead to modules that are listed once"] if len(tied) > 3 else [])
+
+
+def absent(table: Table, chosen: Iterable[str], ran: Counter[str]) -> tuple[list[str], list[str]]:
+    """The chosen modules that never ran, and why where it can be told."""
+    never = [path for path in chosen if not ran[path]]
+    silent: dict[str, list[str]] = {_CLOSED: [], _BYPASSED: [], "": []}
+    for path in never:
+        silent[table.why_silent(path)].append(path)
+    return never, [f"{_named(silent[why])} never ran: {why}" for why in (_CLOSED, _BYPASSED) if silent[why]]
+
+
+def _named(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 def copied(value: Any, device: torch.device | None = None) -> Any:

@@ -5,16 +5,18 @@ A mode of torch sees every call of a public function of torch while it is on, an
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from layerscope.attention import attention_weights
 from layerscope.errors import NoMatch
 from layerscope.hooks import OnOutput, observing
 from layerscope.modules import Table, tensors_in
@@ -66,7 +68,7 @@ class Functions(TorchFunctionMode):
 
     def __enter__(self) -> Functions:
         self._around, self._calls = [""], Counter()
-        inside = [path for path in self._table.observable if self._table[path] is not self._table.root]
+        inside = [path for path, module in self._table.observable.items() if module is not self._table.root]
         self._hooks.enter_context(observing(self._table, inside, on_input=self._enter, on_exit=self._leave))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -102,7 +104,7 @@ class Functions(TorchFunctionMode):
 
     def _see(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         path = self._around[-1]
-        weights = attention_weights(func, args, kwargs, output) if self._attention else None
+        weights = _attention_weights(func, args, kwargs, output) if self._attention else None
         if weights is not None and self._wanted(f"{path}/attention", "attention"):
             self._collector.attend(self._site(f"{path}/attention"), weights)
         name = name_of(func)
@@ -111,7 +113,7 @@ class Functions(TorchFunctionMode):
         found = list(tensors_in(output, f"{path}/{name}"))
         call = self._site(f"{path}/{name}").call if found else 0
         for part, tensor in found:
-            self._collector.keep_function(Site(part, call), name, tensor)
+            self._collector.keep(Site(part, call), None, tensor, name)
 
     def _site(self, name: str) -> Site:
         self._calls[name] += 1
@@ -128,3 +130,49 @@ class Functions(TorchFunctionMode):
         for pattern in patterns:
             if pattern not in self._met:
                 raise NoMatch(f"no layer and no function matches {pattern!r}{nearest(pattern, self._names)}")
+
+
+def _attention_weights(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
+) -> Tensor | None:
+    """(B, heads, queries, keys) if this call of a function of torch was an attention; else None.
+
+    A fused attention is computed again from its arguments, a softmax over the last of four axes is one itself.
+    """
+    # By name: other tools put wrappers into torch, and what is seen is then not the function found there.
+    name = getattr(func, "__name__", "")
+    if name == "scaled_dot_product_attention":
+        return _fused(*args, **kwargs)
+    if name == "multi_head_attention_forward":
+        named = inspect.signature(func).bind(*args, **kwargs).arguments
+        weights = func(**{**named, "need_weights": True, "average_attn_weights": False})[1]
+        return weights if weights.dim() == 4 else weights[None]  # without a batch axis: (heads, L, S)
+    if name == "softmax" and isinstance(output, Tensor) and output.dim() == 4:
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        return output if axis in (-1, 3) else None
+    return None
+
+
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """softmax(Q K^T * scale + mask) of query (B, heads, L, d) and key (B, heads, S, d)."""
+    if query.dim() != 4:
+        return None
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import numpy as np
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerscope import device
-from layerscope.attention import class_view
 from layerscope.layouts import Layouts, Plan
 from layerscope.maps import Maps
 from layerscope.planes import Plane, planes, real, rows
@@ -35,7 +33,7 @@ def _name_of(dtype: torch.dtype) -> str:
 
 @dataclass(slots=True)
 class _Output:
-    """One call of a layer in one pass, reduced; `columns` (B, C) may still be on the device, (8, B, C)."""
+    """One call of a layer in one pass, reduced; columns (B, C) and maps may still be on the device."""
 
     site: Site
     type: str
@@ -43,24 +41,15 @@ class _Output:
     dtype: str
     note: str
     columns: Columns | Tensor
-    maps: list[Maps] | list[_Codes]
-
-
-@dataclass(slots=True)
-class _Codes:
-    """Maps that are still on the device: codes uint8 (C, h, w), low and high (C,)."""
-
-    codes: Tensor
-    low: Tensor
-    high: Tensor
-    factor: int
+    maps: list[Maps] | list[Callable[[], Maps]]
 
 
 class Collector:
     """Reduces outputs inside the hooks that hand them on, and keeps no tensor; `entries` when all passes are over.
 
     `maps`: of how many images of each pass maps are made; of all if None. `on_device`: reduce where the tensor is;
-    by default that is done for accelerators with float64 alone.
+    by default that is done for accelerators with float64 alone. The results stay there until all layers have run, since
+    asking for a number waits for the device.
     """
 
     def __init__(self, maps: int | None = None, on_device: bool | None = None) -> None:
@@ -73,20 +62,19 @@ class Collector:
         """A pass with so many images begins; None where the inputs do not tell."""
         self.layouts.images = images
 
-    def keep(self, site: Site, module: nn.Module, tensor: Tensor) -> None:
-        """What `observing` calls for the output of a module."""
-        if not tensor.is_nested:  # it has no shape to ask for
-            self._see(site, type(module).__name__, tensor, module)
-
-    def keep_function(self, site: Site, name: str, tensor: Tensor) -> None:
-        """What a function of this name returned, outside of any layer."""
-        if not tensor.is_nested:
-            self._see(site, name, tensor, None)
-
-    def _see(self, site: Site, kind: str, tensor: Tensor, module: nn.Module | None) -> None:
-        shape = tuple(tensor.shape)
-        if shape and 0 not in shape:
-            self.add(site, kind, tensor, self.layouts.plan(module, shape))
+    def keep(self, site: Site, module: nn.Module | None, tensor: Tensor, kind: str = "") -> None:
+        """Reduce what a module returned, or a function that is called `kind`, outside of any layer."""
+        if tensor.is_nested or not tensor.dim() or not tensor.numel():  # a nested one has no shape to ask for
+            return
+        plan = self.layouts.plan(module, tuple(tensor.shape))
+        if plan.layout == "LNC":  # records have the batch first
+            tensor = tensor.transpose(0, 1)
+            plan = Plan("NLC", *self.layouts.grid_of(tensor.shape[1]))
+        away = self.on_device if self.on_device is not None else tensor.device.type in ("cuda", "xpu")
+        columns, maps = (self._away if away else self._here)(tensor, plan)
+        shape, dtype = tuple(tensor.shape), _name_of(tensor.dtype)
+        site, kind = Site(site.path, site.call, plan.layout), kind or type(module).__name__
+        self._found.setdefault(site.key, []).append(_Output(site, kind, shape, dtype, plan.note, columns, maps))
 
     def attend(self, site: Site, weights: Tensor) -> None:
         """Attention weights (B, heads, L, S): statistics of all, and as maps the first token's view of the patches.
@@ -96,25 +84,13 @@ class Collector:
         batch, heads, _, keys = weights.shape
         plan = self.layouts.tokens((batch, keys, heads))
         values, _ = planes(weights.flatten(2), "NCL")
-        drawn, _ = planes(class_view(weights, plan.prefix_tokens), "NCL")  # (B, heads, S)
+        drawn, _ = planes(weights[:, :, 0] if plan.prefix_tokens else weights.mean(2), "NCL")  # (B, heads, S)
         maps = self._maps(drawn, False, activations(drawn), plan)
-        said = "attention of the first token" if plan.prefix_tokens else "mean attention over the queries"
-        note = "; ".join([said, *filter(None, [plan.note])])
+        view = "attention of the first token" if plan.prefix_tokens else "mean attention over the queries"
+        note = "; ".join(filter(None, [view, plan.note]))
         shape, dtype = tuple(weights.shape), _name_of(weights.dtype)
         site = Site(site.path, site.call, "NCLL")
         output = _Output(site, "attention", shape, dtype, note, activations(values), maps)
-        self._found.setdefault(site.key, []).append(output)
-
-    def add(self, site: Site, kind: str, tensor: Tensor, plan: Plan) -> None:
-        """Reduce an output that is to be read by this plan."""
-        dtype, layout = _name_of(tensor.dtype), plan.layout
-        if layout == "LNC":  # records have the batch first
-            tensor, layout = tensor.transpose(0, 1), "NLC"
-            plan = Plan(layout, *self.layouts.grid_of(tensor.shape[1]))
-        away = self.on_device if self.on_device is not None else tensor.device.type in ("cuda", "xpu")
-        columns, maps = (self._away if away else self._here)(tensor, plan)
-        site = Site(site.path, site.call, layout)
-        output = _Output(site, kind, tuple(tensor.shape), dtype, plan.note, columns, maps)
         self._found.setdefault(site.key, []).append(output)
 
     def _here(self, tensor: Tensor, plan: Plan) -> tuple[Columns, list[Maps]]:
@@ -135,12 +111,12 @@ class Collector:
             maps.append(_tiles(plane, low, high, plan))
         return maps
 
-    def _away(self, tensor: Tensor, plan: Plan) -> tuple[Tensor, list[_Codes]]:
+    def _away(self, tensor: Tensor, plan: Plan) -> tuple[Tensor, list[Callable[[], Maps]]]:
         values, last = rows(real(tensor), plan.layout)
         values = values.transpose(1, 2) if last else values  # (B, C, N)
-        columns = device.columns(values)  # (8, B, C)
+        columns = _columns_away(values)  # (8, B, C)
         images, each = self._images(len(values), plan)
-        maps = []
+        maps: list[Callable[[], Maps]] = []
         for image in range(images):
             windows = slice(image * each, (image + 1) * each)
             low = columns[3, windows].nan_to_num(torch.inf).amin(0)  # (C,)
@@ -150,8 +126,8 @@ class Collector:
             if factor > 1:
                 rest = (0, -plane.shape[2] % factor, 0, -plane.shape[1] % factor)
                 plane = F.avg_pool2d(F.pad(plane[None], rest, mode="replicate"), factor)[0]
-            flat = device.codes(plane.flatten(1), low, high).view(plane.shape)
-            maps.append(_Codes(flat, low, high, factor))
+            flat = _codes_away(plane.flatten(1), low, high).view(plane.shape)
+            maps.append(partial(_fetched, flat, low, high, factor))
         return columns, maps
 
     def _images(self, rows: int, plan: Plan) -> tuple[int, int]:
@@ -167,18 +143,16 @@ class Collector:
         for outputs in self._found.values():
             first = outputs[0]
             shape = (sum(output.shape[0] for output in outputs), *first.shape[1:])
-            maps = [_fetched(one) for output in outputs for one in output.maps]
+            maps = [maps() if callable(maps) else maps for output in outputs for maps in output.maps]
             yield Entry(first.site, first.type, shape, first.dtype, _over_images(outputs), maps=maps, note=first.note)
 
 
-def _fetched(maps: Maps | _Codes) -> Maps:
-    if isinstance(maps, Maps):
-        return maps
-    low, high = (end.cpu().numpy().astype(np.float32) for end in (maps.low, maps.high))
-    none = ~np.isfinite(low)  # a channel without a finite value
-    low[none] = high[none] = np.nan
-    codes = maps.codes.cpu().numpy()
-    return Maps(low, high, cast(tuple[int, int, int], codes.shape), codes, maps.factor)
+def _fetched(codes: Tensor, low: Tensor, high: Tensor, factor: int) -> Maps:
+    """Maps from the device: codes uint8 (C, h, w), low and high (C,)."""
+    ends = torch.stack([low, high]).cpu().numpy().astype(np.float32)
+    ends[:, ~np.isfinite(ends[0])] = np.nan  # a channel without a finite value
+    host = codes.cpu().numpy()
+    return Maps(ends[0], ends[1], cast(tuple[int, int, int], host.shape), host, factor)
 
 
 def _columns(output: _Output) -> Columns:
@@ -238,3 +212,36 @@ def _shrink(plane: Plane, factor: int) -> Plane:
     rows, cols = -(-height // factor), -(-width // factor)
     padded = np.pad(plane, ((0, 0), (0, rows * factor - height), (0, cols * factor - width)), mode="edge")
     return padded.reshape(channels, rows, factor, cols, factor).mean(axis=(2, 4), dtype=np.float32)
+
+
+def _columns_away(values: Tensor) -> Tensor:
+    """count, mean, m2, min, max, zeros, nan, inf of every image and channel. (B, C, N) -> float64 (8, B, C)
+
+    Over the finite values; in two passes in float64, so that a large mean does not swallow a small deviation. Counts
+    are exact up to 2**53.
+    """
+    finite = values.isfinite()
+    count = finite.sum(2)
+    nan = values.isnan().sum(2)
+    size = count.clamp(min=1)
+    wide = torch.where(finite, values.double(), 0)
+    first = wide.sum(2) / size  # (B, C)
+    # A second look at the deviations, not squares minus square; what they sum up to corrects the mean.
+    rest = torch.where(finite, wide - first[:, :, None], 0)
+    off = rest.sum(2) / size
+    m2 = ((rest * rest).sum(2) - size * off * off).clamp(min=0)
+    none = count == 0
+    low = torch.where(finite, values, torch.inf).amin(2).double().masked_fill(none, torch.nan)
+    high = torch.where(finite, values, -torch.inf).amax(2).double().masked_fill(none, torch.nan)
+    mean = (first + off).masked_fill(none, 0)
+    inf = values.shape[2] - count - nan
+    return torch.stack([one.double() for one in (count, mean, m2, low, high, (values == 0).sum(2), nan, inf)])
+
+
+def _codes_away(plane: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """8-bit codes over each channel's own range, by the formula of `stats.quantize`. plane (C, N), low, high (C,)"""
+    wide = high > low
+    scale = torch.where(wide, 254 / (high - low), 0)[:, None]
+    steps = ((plane.double() - low[:, None]) * scale + 0.5).floor().clamp(0, 254)
+    found = torch.where(wide[:, None] & plane.isfinite(), steps, 0)
+    return found.masked_fill(~plane.isfinite(), 255).to(torch.uint8)

@@ -72,7 +72,7 @@ def test_every_call_of_a_layer_has_its_own(x):
     np.testing.assert_allclose(
         found[0], by_hand(lambda maps: net[2:]((block.bn2(block.conv2(maps)) + stem).relu()), first, 2), atol=1e-6
     )
-    with pytest.raises(NoMatch, match=r"1.relu:2: never ran, or not so often"):
+    with pytest.raises(NoMatch, match=r"1.relu:2: is not there; 1.relu gave 1.relu, 1.relu:1"):
         grad_cam(net, "1.relu:2", x, 2)
 
 

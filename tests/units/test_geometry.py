@@ -11,8 +11,8 @@ from torchvision.models import alexnet, resnet18, shufflenet_v2_x0_5
 
 from layerscope.modules import Table
 from layerscope.units import receptive_field
-from layerscope.units.geometry import geometry
 from layerscope.units.place import placing
+from layerscope.units.receptive import geometry
 
 
 def places(model, x):

@@ -13,7 +13,7 @@ from layerscope.record import Entry
 from layerscope.sites import Site
 from layerscope.stats import distribution
 from layerscope.watching import open_run
-from layerscope.watching.probe import fitted
+from layerscope.watching.outputs import fitted
 from layerscope.watching.tensors import described
 
 from .conftest import batch, learn

@@ -126,7 +126,6 @@ def tokens_of(network: Network, image: Any, entry: Entry, number: int) -> Entry:
 
     Raises UsageError for a layer that has none.
     """
-    from layerscope.hooks import looking
     from layerscope.networks.feeding import batch_of
     from layerscope.units.place import run_to_layer
 
@@ -134,8 +133,7 @@ def tokens_of(network: Network, image: Any, entry: Entry, number: int) -> Entry:
     if not skip:
         raise UsageError(f"{entry.key}: every value of it has its place in the image")
     batch, _ = batch_of(network, image)
-    with looking(network.model):
-        found = run_to_layer(network.model, entry.site.key, (batch,), lambda output, _: output[0, :skip].float().cpu())
+    found = run_to_layer(network.model, entry.site.key, (batch,), lambda output, _: output[0, :skip].float().cpu())
     return _entry(entry, found.result.numpy().T[:, None])  # (C, 1, skip)
 
 

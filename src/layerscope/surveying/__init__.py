@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError
+from layerscope.modules import Layers, select
 from layerscope.networks.open import Network, open_network
 from layerscope.profiles import wanted
 from layerscope.progress import Progress, quiet
 from layerscope.record import Record
-from layerscope.selection import Layers, select
 from layerscope.stats import machine_code
 from layerscope.surveying import report, shown
 from layerscope.surveying.job import Job, sample_images
@@ -27,7 +27,7 @@ from layerscope.surveying.partials import keeping
 from layerscope.surveying.run import Result, run_survey
 from layerscope.surveying.source import open_source
 from layerscope.text import counted
-from layerscope.units.geometry import geometry
+from layerscope.units.receptive import geometry
 
 __all__ = ["survey"]
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from layerscope.errors import UsageError
 from layerscope.hooks import looking, observing
 from layerscope.layouts import Layouts, Plan
+from layerscope.modules import select
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
 from layerscope.planes import planes
-from layerscope.selection import select
 from layerscope.sites import Site
 from layerscope.stats import Columns, calls, total
 from layerscope.stats.signatures import BINS

@@ -14,7 +14,7 @@ from layerscope.networks.open import Network
 from layerscope.record import Picture
 from layerscope.training.data import Examples
 from layerscope.training.loop import Epoch
-from layerscope.watching.probe import Probe
+from layerscope.watching.outputs import Probe
 from layerscope.watching.watcher import watch
 
 __all__ = ["Logs"]

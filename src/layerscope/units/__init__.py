@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.hooks import looking
 from layerscope.looks import Arithmetic, Evidence, Field, Look
 from layerscope.modules import Table
 from layerscope.networks.devices import Device
@@ -53,7 +52,7 @@ __all__ = [
 ]
 
 
-def inspect_unit(
+def unit(
     model: Network | nn.Module | str,
     image: Any,
     layer: str,
@@ -78,8 +77,8 @@ def inspect_unit(
         return replace(report, notes=(*network.notes, *report.notes))
 
 
-#: the name at the package's door
-unit = inspect_unit
+#: the same, for who reads code in which `unit` is a number
+inspect_unit = unit
 
 
 class UnitInspector:
@@ -91,7 +90,7 @@ class UnitInspector:
     def __init__(self, model: Network | nn.Module | str, image: Any, budget_bytes: int = 64 << 20) -> None:
         self.network, self.x, self.picture = _opened(model, image)
         self._budget = budget_bytes
-        self._passes: OrderedDict[str, _Pass] = OrderedDict()
+        self._passes: OrderedDict[str, tuple[Traced, LayerCall]] = OrderedDict()
 
     def inspect(
         self, layer: str, channel: int, position: Sequence[int] | None = None, *, gradient: bool = True
@@ -99,8 +98,7 @@ class UnitInspector:
         """All about one unit, without the notes of the network; see `unit`."""
         model = self.network.model
         layer = Table(model).resolve(layer)[1].key
-        layer_pass = self._pass(layer)
-        call = layer_pass.call
+        traced, call = self._traced(layer)
         call.place.index(channel, position if position is not None else [0] * len(call.place.grid))
         values = call.place.map(call.result)[0, channel].float().cpu().numpy()  # (*grid)
         if position is None and values.ndim:
@@ -129,35 +127,26 @@ class UnitInspector:
             value=value.result,
             map=values.copy(),
             picture=self.picture,
-            field=layer_pass.traced.field(where, channel),
+            field=traced.field(where, channel),
             effective=tried(effective) if gradient else None,
             arithmetic=tried(lambda: explain(value, layer, channel, where)),
             notes=tuple(notes),
         )
 
-    def _pass(self, layer: str) -> _Pass:
+    def _traced(self, layer: str) -> tuple[Traced, LayerCall]:
         if layer not in self._passes:
-            model = self.network.model
-            with looking(model):
-                call = run_to_layer(model, layer, (self.x.clone(),), lambda output, _: output.detach().clone(), True)
-            self._passes[layer] = _Pass(call, Traced(model, layer, self.x, call.result))
+            model, args = self.network.model, (self.x.clone(),)
+            call = run_to_layer(model, layer, args, lambda output, _: output.detach().clone(), keep_input=True)
+            self._passes[layer] = Traced(model, layer, self.x, call), call
         self._passes.move_to_end(layer)
-        while len(self._passes) > 1 and sum(one.nbytes for one in self._passes.values()) > self._budget:
+        while len(self._passes) > 1 and sum(_nbytes(call) for _, call in self._passes.values()) > self._budget:
             self._passes.popitem(last=False)
         return self._passes[layer]
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One layer on one image: what came in and went out, and the operations before it."""
-
-    call: LayerCall
-    traced: Traced
-
-    @property
-    def nbytes(self) -> int:
-        """Of the layer's input and output, which are by far the most."""
-        return sum(tensor.nbytes for tensor in (self.call.input, self.call.result) if tensor is not None)
+def _nbytes(call: LayerCall) -> int:
+    """Of the layer's input and output, which are by far the most of what is kept."""
+    return sum(tensor.nbytes for tensor in (call.input, call.result) if tensor is not None)
 
 
 def evidence(

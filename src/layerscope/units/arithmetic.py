@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.errors import LayerscopeError
-from layerscope.hooks import looking
 from layerscope.looks import Arithmetic
 from layerscope.units.place import LayerCall, Place, arguments, run_to_layer
 
@@ -20,6 +20,9 @@ __all__ = ["arithmetic", "explain"]
 #: How far the sum may be from the value, in parts of the sum of |products|, before the layer must have computed
 #: something else: half precision and TF32 round to about a thousandth.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+#: makes the arithmetic of the call at hand
+Write = Callable[..., Arithmetic]
 
 _Conv = nn.modules.conv._ConvNd
 _Transposed = nn.modules.conv._ConvTransposeNd
@@ -44,8 +47,7 @@ def arithmetic(model: nn.Module, layer: str, channel: int, position: Sequence[in
     def at(output: Tensor, place: Place) -> float:
         return float(output[place.index(channel, position)].float())
 
-    with looking(model):
-        call = run_to_layer(model, layer, arguments(x), at, keep_input=True)
+    call = run_to_layer(model, layer, arguments(x), at, keep_input=True)
     return explain(call, layer, channel, tuple(position))
 
 
@@ -55,8 +57,8 @@ def explain(call: LayerCall, layer: str, channel: int, position: tuple[int, ...]
     rule = next((rule for types, rule in _RULES if isinstance(call.module, types)), None)
     if rule is None or call.input is None:
         raise LayerscopeError(f"{layer}: {kind} has no arithmetic of one patch and one kernel; {_Asked}")
-    found = rule(call, channel, position)
-    made = Arithmetic(layer=layer, type=kind, channel=channel, position=position, value=call.result, **found)
+    write = partial(Arithmetic, layer=layer, type=kind, channel=channel, position=position, value=call.result)
+    made = rule(write, call, channel, position)
     allowed = _TOLERANCE.get(call.input.dtype if call.input.device.type == "cpu" else torch.float16, 2e-2)
     if np.isfinite(made.value) and abs(made.sum - made.value) > allowed * made.scale + 1e-30:
         raise LayerscopeError(
@@ -72,17 +74,13 @@ def _floats(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().to("cpu", torch.float32).numpy()
 
 
-def _summed(patch: NDArray, kernel: NDArray, bias: Tensor | None, channel: int, inputs: range) -> dict[str, Any]:
+def _summed(
+    write: Write, patch: NDArray, kernel: NDArray, bias: Tensor | None, channel: int, inputs: range
+) -> Arithmetic:
     added = float(bias[channel].detach()) if bias is not None else 0.0
     total = float((patch.astype(np.float64) * kernel).sum()) + added
-    return {
-        "formula": "sum of patch x kernel + bias",
-        "patch": patch,
-        "kernel": kernel,
-        "bias": added,
-        "inputs": tuple(inputs),
-        "sum": total,
-    }
+    formula = "sum of patch x kernel + bias"
+    return write(formula=formula, patch=patch, kernel=kernel, bias=added, inputs=tuple(inputs), sum=total)
 
 
 def _along(setting: Any, axis: int) -> int:
@@ -112,7 +110,7 @@ def _sources(module: Any, axis: int, at: int, size: int) -> NDArray[np.int64]:
     return np.where((source >= 0) & (source < size), source, -1)
 
 
-def _convolution(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+def _convolution(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
     module: Any = call.module
     transposed = isinstance(module, _Transposed)
     given = _floats(call.input)  # type: ignore[arg-type]
@@ -128,14 +126,14 @@ def _convolution(call: LayerCall, channel: int, position: tuple[int, ...]) -> di
         patch = np.where((source < 0).reshape(shape), np.float32(0), patch)
     weight = _floats(module.weight)
     kernel = weight[inputs.start : inputs.stop, channel % outputs] if transposed else weight[channel]
-    return _summed(patch, kernel, module.bias, channel, inputs)
+    return _summed(write, patch, kernel, module.bias, channel, inputs)
 
 
-def _linear(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+def _linear(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
     module: Any = call.module
     where = call.place.index(channel, position)[:-1]  # features are the last axis of input and output alike
     patch = _floats(call.input[where])  # type: ignore[index]
-    return _summed(patch, _floats(module.weight)[channel], module.bias, channel, range(module.in_features))
+    return _summed(write, patch, _floats(module.weight)[channel], module.bias, channel, range(module.in_features))
 
 
 def _same(call: LayerCall, channel: int, position: tuple[int, ...]) -> float:
@@ -143,7 +141,7 @@ def _same(call: LayerCall, channel: int, position: tuple[int, ...]) -> float:
     return float(_floats(call.input[call.place.index(channel, position)]))  # type: ignore[index]
 
 
-def _batch_norm(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+def _batch_norm(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
     module: Any = call.module
     if module.running_mean is None:
         raise LayerscopeError(
@@ -153,31 +151,20 @@ def _batch_norm(call: LayerCall, channel: int, position: tuple[int, ...]) -> dic
     mean, var = float(module.running_mean[channel]), float(module.running_var[channel])
     weight = float(module.weight[channel].detach()) if module.affine else 1.0
     bias = float(module.bias[channel].detach()) if module.affine else 0.0
-    slope = weight / (var + module.eps) ** 0.5
-    return {
-        "formula": "(x - mean) / sqrt(var + eps) * weight + bias",
-        "patch": np.array([x], np.float32),
-        "kernel": None,
-        "bias": bias,
-        "inputs": (channel,),
-        "terms": {"x": x, "mean": mean, "var": var, "eps": module.eps, "weight": weight, "bias": bias},
-        "sum": (x - mean) * slope + bias,
-    }
+    terms = {"x": x, "mean": mean, "var": var, "eps": module.eps, "weight": weight, "bias": bias}
+    formula, patch = "(x - mean) / sqrt(var + eps) * weight + bias", np.array([x], np.float32)
+    total = (x - mean) * (weight / (var + module.eps) ** 0.5) + bias
+    return write(formula=formula, patch=patch, bias=bias, inputs=(channel,), terms=terms, sum=total)
 
 
-def _relu(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+def _relu(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
     x = _same(call, channel, position)
     top = 6.0 if isinstance(call.module, nn.ReLU6) else np.inf
-    return {
-        "formula": "min(max(x, 0), 6)" if top == 6 else "max(x, 0)",
-        "patch": np.array([x], np.float32),
-        "inputs": (channel,),
-        "terms": {"x": x},
-        "sum": float(min(max(x, 0.0), top)),
-    }
+    formula, patch = "min(max(x, 0), 6)" if top == 6 else "max(x, 0)", np.array([x], np.float32)
+    return write(formula=formula, patch=patch, inputs=(channel,), terms={"x": x}, sum=float(min(max(x, 0.0), top)))
 
 
-def _max_pool(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[str, Any]:
+def _max_pool(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
     module: Any = call.module
     given = _floats(call.input)  # type: ignore[arg-type]
     plane = given[(0, channel) if given.ndim == len(position) + 2 else channel]  # (*size)
@@ -186,13 +173,8 @@ def _max_pool(call: LayerCall, channel: int, position: tuple[int, ...]) -> dict[
     window = plane[np.ix_(*at)]
     best = np.unravel_index(int(window.argmax()), window.shape)
     terms = {f"from {name}": float(at[axis][best[axis]]) for axis, name in enumerate(_NAMES[-len(position) :])}
-    return {
-        "formula": "max of the window",
-        "patch": window[None],
-        "inputs": (channel,),
-        "terms": terms,
-        "sum": float(window.max()),
-    }
+    total = float(window.max())
+    return write(formula="max of the window", patch=window[None], inputs=(channel,), terms=terms, sum=total)
 
 
 _NAMES = ("depth", "row", "column")

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layerscope.errors import LayerscopeError, NoMatch, UsageError
+from layerscope.errors import LayerscopeError, UsageError
 from layerscope.hooks import looking
 from layerscope.modules import Table, tensors_in
 from layerscope.networks.feeding import call
 from layerscope.progress import Progress, quiet
 from layerscope.text import nearest
-from layerscope.units.place import Place, placing
+from layerscope.units.place import Place, placing, run_to_layer
 
 __all__ = ["Target", "class_of", "deepest", "grad_cam", "occlusion"]
 
@@ -94,27 +94,25 @@ def grad_cam(
     """
     attr = _captum()
     index = class_of(model, x[:1], target).index
-    probe = nn.Identity()
-    table, places = Table(model), list[Place]()
+    probe, table = nn.Identity(), Table(model)
     path, wanted = table.resolve(layer)
+    # Before captum, which would say less clearly that the layer does not run, or not so often.
+    place = run_to_layer(model, layer, (x[:1].detach().clone(),), lambda _output, place: place).result
+    if len(place.grid) != 2:
+        raise UsageError(
+            f"{layer}: its output {' x '.join(map(str, place.shape))} has no map of two axes; name a layer before the "
+            "pooling or flattening, or one with tokens on a square grid"
+        )
 
     def replace(key: str, _module: nn.Module, output: Tensor, place: Place) -> Tensor | None:
-        if key != wanted.key:
-            return None
-        _flat(layer, place)
-        places.append(place)
         # captum looks at the probe alone: one call, channels second. It copies what it sees, so that an in-place
         # operation after the layer changes nothing.
-        return place.unmap(probe(place.map(output)), output)
+        return place.unmap(probe(place.map(output)), output) if key == wanted.key else None
 
     scores = _Scores(model)
     scores.probe = probe
     with looking(model), torch.enable_grad(), placing(table, [path], replace, replacing=True):
         given = x[:1].detach().clone().requires_grad_()
-        scores(given)  # captum would say less clearly that the layer does not run, or not so often
-        if not places:
-            raise NoMatch(f"{layer}: never ran, or not so often, on this input; ask for another layer or call")
-    with looking(model), torch.enable_grad(), placing(table, [path], replace, replacing=True):
         found = attr.LayerGradCam(scores, probe).attribute(given, target=index, relu_attributions=relu)
     cam = found.detach()[:, :1].float()  # (1, 1, h, w)
     full = functional.interpolate(cam, x.shape[-2:], mode="bilinear", align_corners=False)
@@ -191,14 +189,6 @@ def deepest(model: nn.Module, x: Tensor, target: int) -> str:
         if gradient is not None and bool(place.map(gradient).any()):
             return key
     raise LayerscopeError("no layer with a map of 2 x 2 or more leads to the class; name one with --layer")
-
-
-def _flat(layer: str, place: Place) -> None:
-    if len(place.grid) != 2:
-        raise UsageError(
-            f"{layer}: its output {' x '.join(map(str, place.shape))} has no map of two axes; name a layer before the "
-            "pooling or flattening, or one with tokens on a square grid"
-        )
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.errors import NoMatch, UsageError
-from layerscope.hooks import OnInput, observing
+from layerscope.hooks import OnInput, looking, observing
 from layerscope.layouts import Layouts, Plan
 from layerscope.modules import Table, copied, tensors_in
 from layerscope.networks.feeding import call
@@ -131,11 +131,12 @@ def run_to_layer(
     layer: str,
     args: tuple[Any, ...],
     at: Callable[[Tensor, Place], Any],
+    *modes: AbstractContextManager[Any],
     keep_input: bool = False,
 ) -> LayerCall:
     """Run the network until `layer` has run, hand its output to `at` the moment it is there, and stop.
 
-    The network is run in the mode that it is in; see `hooks.looking`.
+    It runs in evaluation mode without gradients, and in `modes`; see `hooks.looking`.
     Raises NoMatch for a layer that is not there or did not run so often, ForwardError if the network raises first.
     """
     table = Table(model)
@@ -155,7 +156,10 @@ def run_to_layer(
             calls.append(LayerCall(module, place, inputs[0] if inputs else None, at(output, place)))
 
     limit = Counter({path: wanted.call + 1})
-    with placing(table, [path], on_output, limit, on_input=on_input if keep_input else None):
+    with looking(model), ExitStack() as stack:
+        for mode in modes:
+            stack.enter_context(mode)
+        stack.enter_context(placing(table, [path], on_output, limit, on_input=on_input if keep_input else None))
         call(table.root, args, f"{type(table.root).__name__} up to {layer}", args[0] if len(args) == 1 else args)
     if calls:
         return calls[0]

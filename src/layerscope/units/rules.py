@@ -6,21 +6,58 @@ An operation without a rule needs everything that it saw: never too little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from layerscope.units.masks import Masks, Pairs, fold, only, over, union
 from layerscope.units.trace import Op, Spot
-from layerscope.units.windows import adaptive_max_pool, convolution, max_pool
 
-__all__ = ["RULES", "needs_of"]
+__all__ = ["RULES", "convolution", "max_pool", "needs_of", "window"]
+
+#: one bool mask an output, None where nothing of it is needed
+Masks = Sequence[Tensor | None]
+#: the inputs with their masks, None for all of it
+Pairs = Iterator[tuple[Spot, Tensor | None]]
+
+
+def _union(masks: Masks) -> Tensor:
+    """What is needed of any of several outputs of one shape."""
+    found = [mask for mask in masks if mask is not None]
+    return torch.stack(found).any(0) if len(found) > 1 else found[0]
+
+
+def _only(masks: Masks) -> Tensor:
+    """What is needed of the first output, where the others are by-products that nobody asks for."""
+    first, *others = masks
+    if first is None or any(other is not None for other in others):
+        raise ValueError("a by-product is needed")
+    return first
+
+
+def _fold(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The mask of something that was broadcast, before it was."""
+    extra = mask.dim() - len(shape)
+    if extra > 0:
+        mask = mask.flatten(0, extra - 1).any(0)
+    wide = [axis for axis, size in enumerate(shape) if size == 1 and mask.shape[axis] != 1]
+    return mask.any(dim=wide, keepdim=True) if wide else mask
+
+
+def _over(mask: Tensor, axes: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Along these axes everything depends on everything."""
+    return (mask.any(dim=tuple(axes), keepdim=True) if axes else mask).expand(shape)
 
 
 def needs_of(op: Op, masks: Masks) -> tuple[list[tuple[Spot, Tensor | None]], bool]:
-    """(spot, mask) for every input that comes from the network's input, and whether a rule knew the operation."""
+    """(spot, mask) for every input that comes from the network's input, and whether a rule knew the operation.
+
+    All of what the program reads is needed, and known to be.
+    """
+    if op.read:
+        return [(spot, None) for spot in op.spots], True
     rule = RULES.get(op.name) or (_pointwise if torch.Tag.pointwise in op.func.tags else None)
     if rule is None:
         return [(spot, None) for spot in op.spots], False
@@ -35,18 +72,18 @@ def needs_of(op: Op, masks: Masks) -> tuple[list[tuple[Spot, Tensor | None]], bo
 
 
 def _pointwise(op: Op, masks: Masks) -> Pairs:
-    mask = union(masks)
+    mask = _union(masks)
     for spot in op.spots:
-        yield spot, fold(mask, spot.shape)
+        yield spot, _fold(mask, spot.shape)
 
 
 def _copy(op: Op, masks: Masks) -> Pairs:
     """copy_(self, src): what was in self is gone."""
     target, source = op.args[:2]
-    mask = union(masks)
+    mask = _union(masks)
     yield target, torch.zeros(target.shape, dtype=torch.bool)
     if isinstance(source, Spot):
-        yield source, fold(mask, source.shape)
+        yield source, _fold(mask, source.shape)
 
 
 def _constant(op: Op, _masks: Masks) -> Pairs:
@@ -85,6 +122,12 @@ def _linear(op: Op, masks: Masks) -> Pairs:
         yield spot, torch.zeros_like(leaf, dtype=torch.bool) if gradient is None else gradient != 0
 
 
+def _adaptive_max_pool(op: Op, masks: Masks) -> Pairs:
+    """The bins are those of the adaptive mean."""
+    mean = getattr(torch.ops.aten, op.name.replace("adaptive_max", "_adaptive_avg")).default
+    yield from _linear(Op(mean, op.args[:2], {}, op.outputs), [_union(masks)])
+
+
 def _value(spot: Spot) -> Tensor:
     assert spot.value is not None
     return spot.value.cpu()
@@ -93,7 +136,7 @@ def _value(spot: Spot) -> Tensor:
 def _picked(op: Op, masks: Masks) -> Pairs:
     """gather(x, dim, index): each element of the output needs its own element of the index too."""
     yield from _linear(op, masks)
-    yield op.args[2], union(masks)
+    yield op.args[2], _union(masks)
 
 
 def _along(op: Op, masks: Masks) -> Pairs:
@@ -102,73 +145,133 @@ def _along(op: Op, masks: Masks) -> Pairs:
     given = op.arg("dim")
     dims = [given] if isinstance(given, int) else list(given or range(len(spot.shape)))
     axes = sorted({axis % len(spot.shape) for axis in dims}) if spot.shape else []
-    mask = union(masks)
+    mask = _union(masks)
     if mask.dim() != len(spot.shape):
         for axis in axes:
             mask = mask.unsqueeze(axis)
-    yield spot, over(mask, axes, spot.shape)
+    yield spot, _over(mask, axes, spot.shape)
 
 
 def _product(first: int) -> Callable[[Op, Masks], Pairs]:
     """Matrix products a @ b, with a at argument `first`; what stands before is added."""
 
     def rule(op: Op, masks: Masks) -> Pairs:
-        mask = union(masks)
+        mask = _union(masks)
         a, b = op.args[first : first + 2]
         for added in op.args[:first]:
-            yield added, fold(mask, added.shape)
-        yield a, over(mask, [-1], a.shape)
-        yield b, over(mask, [-2], b.shape)
+            yield added, _fold(mask, added.shape)
+        yield a, _over(mask, [-1], a.shape)
+        yield b, _over(mask, [-2], b.shape)
 
     return rule
 
 
 def _row(op: Op, masks: Masks) -> Pairs:
     """linear(x, weight): a row of the output needs the same row of x."""
-    yield op.args[0], over(union(masks), [-1], op.args[0].shape)
+    yield op.args[0], _over(_union(masks), [-1], op.args[0].shape)
 
 
 def _batch_norm(op: Op, masks: Masks) -> Pairs:
     """With the running statistics every value for itself; with the batch's, everything of the channel."""
-    spot, mask = op.args[0], only(masks)
+    spot, mask = op.args[0], _only(masks)
     training = op.arg("training", "no_training" not in op.name and "no_update" not in op.name)
     axes = [axis for axis in range(len(spot.shape)) if axis != 1] if training else []
-    yield spot, over(mask, axes, spot.shape)
+    yield spot, _over(mask, axes, spot.shape)
 
 
 def _group_norm(op: Op, masks: Masks) -> Pairs:
-    spot, mask = op.args[0], only(masks)
+    spot, mask = op.args[0], _only(masks)
     grouped = mask.reshape(spot.shape[0], op.arg("group"), -1)  # (N, G, rest)
     yield spot, grouped.any(2, keepdim=True).expand(grouped.shape).reshape(spot.shape)
 
 
 def _layer_norm(op: Op, masks: Masks) -> Pairs:
-    spot, mask = op.args[0], only(masks)
-    yield spot, over(mask, range(-len(op.arg("normalized_shape")), 0), spot.shape)
+    spot, mask = op.args[0], _only(masks)
+    yield spot, _over(mask, range(-len(op.arg("normalized_shape")), 0), spot.shape)
 
 
 def _attention(op: Op, masks: Masks) -> Pairs:
     """softmax(q k') v: (B, heads, L, E). A row needs its own query, and every key and value of its head."""
     query, key, value = op.args[:3]
-    mask = only(masks)
+    mask = _only(masks)
     if len(query.shape) != 4 or query.shape[:2] != key.shape[:2]:
         return  # nothing said: everything
-    yield query, over(mask, [3], query.shape)
+    yield query, _over(mask, [3], query.shape)
     for other in (key, value):
         yield other, mask.any(dim=(2, 3), keepdim=True).expand(other.shape)
 
 
 def _per_item(op: Op, masks: Masks) -> Pairs:
     """Fused attention and transformer layers, (B, L, E): everything of the same item of the batch."""
-    mask = only(masks)
+    mask = _only(masks)
     for spot in op.args[:3]:
         if isinstance(spot, Spot) and len(spot.shape) == 3 and spot.shape[0] == mask.shape[0]:
-            yield spot, over(mask, [1, 2], spot.shape)
+            yield spot, _over(mask, [1, 2], spot.shape)
 
 
 def _glu(op: Op, masks: Masks) -> Pairs:
-    mask = union(masks)
+    mask = _union(masks)
     yield op.args[0], torch.cat([mask, mask], op.arg("dim", -1))
+
+
+def _spread(mask: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int],
+            size: Sequence[int]) -> Tensor:  # fmt: skip
+    """Sliding windows backwards: (B, 1, *out) -> (B, 1, *size), the input under the windows of the true elements."""
+    axes = len(size)
+    back = [functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d][axes - 1]
+    counts = back(mask.double(), torch.ones(1, 1, *kernel).double(), stride=stride, dilation=dilation)
+    for axis in range(axes):
+        low, length = padding[axis], size[axis]
+        short = max(low + length - counts.shape[2 + axis], 0)
+        counts = functional.pad(counts, [0, 0] * (axes - 1 - axis) + [0, short]).narrow(2 + axis, low, length)
+    return counts > 0.5  # counts of windows: rounding cannot reach the half
+
+
+def _gather(mask: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int],
+            size: Sequence[int]) -> Tensor:  # fmt: skip
+    """A transposed convolution backwards is a convolution: (B, 1, *out) -> (B, 1, *size)."""
+    axes = len(size)
+    forth = [functional.conv1d, functional.conv2d, functional.conv3d][axes - 1]
+    counts = forth(mask.double(), torch.ones(1, 1, *kernel).double(), None, stride, padding, dilation)
+    for axis in range(axes):
+        counts = counts.narrow(2 + axis, 0, size[axis])  # output_padding makes room for one more
+    return counts > 0.5
+
+
+def window(op: Op, axes: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, stride, padding and dilation of a convolution or a pooling, one number an axis."""
+
+    def setting(name: str, default: list[int]) -> list[int]:
+        value = op.arg(name) or default
+        value = [value] if isinstance(value, int) else list(value)
+        return value * axes if len(value) == 1 else value
+
+    weight = op.arg("weight")
+    kernel = setting("kernel_size", []) if weight is None else list(weight.shape[2:])
+    return kernel, setting("stride", kernel), setting("padding", [0]), setting("dilation", [1])
+
+
+def convolution(op: Op, masks: Masks) -> Pairs:
+    """The windows of every kernel, for all channels of its group."""
+    spot, weight = op.args[:2]
+    axes = len(weight.shape) - 2
+    mask = _union(masks)
+    batched = len(spot.shape) == axes + 2
+    batch, channels = spot.shape[:2] if batched else (1, spot.shape[0])
+    size, groups = spot.shape[-axes:], op.arg("groups", 1)
+    grouped = mask.reshape(batch * groups, -1, *mask.shape[-axes:]).any(1, keepdim=True)  # (B*G, 1, *out)
+    back = _gather if op.arg("transposed", False) else _spread
+    found = back(grouped, *window(op, axes), size)  # (B*G, 1, *in)
+    yield spot, found.expand(-1, channels // groups, *size).reshape(spot.shape)
+
+
+def max_pool(op: Op, masks: Masks) -> Pairs:
+    """Every value of the window was compared, not only the greatest."""
+    spot: Spot = op.args[0]
+    axes = 3 if "3d" in op.name else 2
+    mask = _union(masks)
+    planes = mask.reshape(-1, 1, *mask.shape[-axes:])
+    yield spot, _spread(planes, *window(op, axes), spot.shape[-axes:]).reshape(spot.shape)
 
 
 def _table() -> dict[str, Callable[[Op, Masks], Pairs]]:
@@ -196,7 +299,7 @@ def _table() -> dict[str, Callable[[Op, Masks], Pairs]]:
         _row: "linear",
         convolution: "convolution _convolution mkldnn_convolution cudnn_convolution",
         max_pool: "max_pool2d_with_indices max_pool3d_with_indices",
-        adaptive_max_pool: "adaptive_max_pool2d adaptive_max_pool3d",
+        _adaptive_max_pool: "adaptive_max_pool2d adaptive_max_pool3d",
         _batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
         "_batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm",
         _group_norm: "native_group_norm",

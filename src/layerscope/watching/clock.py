@@ -1,4 +1,4 @@
-"""Counts the steps of a training by its optimizers, without the user's help."""
+"""Counts the steps of a training by its optimizers, without the user's help, and those that half precision skips."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-__all__ = ["Clock", "plain"]
+__all__ = ["Clock", "Skips", "plain"]
 
 Say = Callable[[str], None]
 
@@ -83,3 +83,43 @@ class Clock:
             known = any(id(one) in ours for group in optimizer.param_groups for one in group["params"])
             self._mine[optimizer] = known
         return known
+
+
+class Skips:
+    """What a `torch.amp.GradScaler` does to steps: gradients are scaled, and a step is skipped where they overflow.
+
+    `scaler.step(optimizer)` takes the scale out of the gradients before it calls `optimizer.step()`, and does not call
+    it when one of them is infinite. Fused optimizers take it out themselves: then it is in `optimizer.grad_scale`
+    while `step` runs, and `optimizer.found_inf` says that the step changes nothing. `skips`: that the last one did not.
+    """
+
+    def __init__(self, scaler: Any = None) -> None:
+        self.scaler = scaler
+        self._last = self._scale() if scaler is not None else 0.0
+        self.skips = False
+
+    def _scale(self) -> float:
+        return float(self.scaler.get_scale())
+
+    @staticmethod
+    def scale(optimizer: Optimizer | None) -> Tensor | None:
+        """The scale that is still in the gradients; None if there is none."""
+        scale = getattr(optimizer, "grad_scale", None)
+        return scale if isinstance(scale, Tensor) else None
+
+    def now(self, optimizer: Optimizer | None) -> bool:
+        """Whether the step that begins changes nothing."""
+        found = getattr(optimizer, "found_inf", None)
+        self.skips = isinstance(found, Tensor) and bool(found)
+        return self.skips
+
+    def since(self) -> str:
+        """What was skipped since it was last asked, "" if nothing was; asked once a step."""
+        if self.scaler is None:
+            return "the step was skipped: its gradients overflow at this scale" if self.skips else ""
+        last, self._last = self._last, self._scale()
+        if self._last >= last:
+            return ""
+        return (
+            f"a step before this one was skipped: its gradients overflow at the scale of {last:g}, now {self._last:g}"
+        )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,13 @@ from torch.optim import Optimizer
 
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.modules import unwrapped
+from layerscope.modules import Layers, select, unwrapped
 from layerscope.record import Entry, Record
-from layerscope.selection import Layers, select
-from layerscope.watching import ranks
-from layerscope.watching.batch import Batch
 from layerscope.watching.board import Board
-from layerscope.watching.clock import Clock
+from layerscope.watching.clock import Clock, Skips
 from layerscope.watching.events import Event
 from layerscope.watching.health import Health
-from layerscope.watching.probe import Probe
-from layerscope.watching.scaling import Skips
+from layerscope.watching.outputs import Batch, Probe, merged, rank
 from layerscope.watching.sentinel import Sentinel, finite, sample
 from layerscope.watching.sinks import Sink
 from layerscope.watching.store import Store
@@ -44,33 +40,12 @@ def _stderr(line: str) -> None:
     print(f"layerscope: {line}", file=sys.stderr, flush=True)
 
 
-def watch(
-    model: nn.Module,
-    logdir: str | os.PathLike[str],
-    every: int | Callable[[int], bool] = 100,
-    probe: Any = None,
-    *,
-    layers: Layers = (),
-    optimizer: Any = None,
-    scaler: Any = None,
-    activations: bool = True,
-    gradients: bool = True,
-    updates: bool = True,
-    nan_every: int = 1,
-    all_ranks: bool = False,
-    tensorboard: bool = True,
-    graph: bool = True,
-    to: Sequence[Sink] = (),
-    start: int = 0,
-    keep: int = 200,
-    budget_bytes: int = 200_000_000,
-    maps_bytes: int = 1_000_000,
-    say: Callable[[str], None] = _stderr,
-) -> Watch:
+@dataclass(eq=False, repr=False)
+class watch:
     """Watch a network learn: `with layerscope.watch(model, logdir="runs/a", every=100, probe=images): ...`
 
     A step ends with `optimizer.step()` of the first optimizer over parameters of the model, or of `optimizer` (of the
-    last of several), or else when `Watch.step` is called. Steps count from `start` + 1. Looked at are the first one and
+    last of several), or else when `step` is called. Steps count from `start` + 1. Looked at are the first one and
     every `every`th one, or those for which `every(step)` is true: weights, gradients, the update, activations of the
     training batch, and the network's answer to `probe`: a tensor (B, C, H, W), image files, or whatever else the
     network is called with. `layers`: as `layerscope.features` takes them; all leaves if empty.
@@ -81,43 +56,38 @@ def watch(
     `maps_bytes`: of the probe's maps of one step. `say` gets a line for a person; by default on stderr.
 
     Nothing raises once the training runs. Before that: NoMatch, UsageError, ImageError, OutputError.
-    """
-    if isinstance(every, int) and every < 1:
-        raise UsageError(f"every: {every} is not a number of steps; give 1 or more")
-    if nan_every < 0 or start < 0:
-        raise UsageError("nan_every and start count steps; give 0 or more")
-    return Watch(**locals())
 
-
-@dataclass(eq=False)
-class Watch:
-    """A context manager: it looks while the block runs, and leaves nothing behind on the network.
-
-    The fields are the arguments of `watch`. `count`: steps that are over. `paths`: of the layers that are looked at.
+    A context manager: it looks while the block runs, and leaves nothing behind on the network. `count`: steps that are
+    over. `paths`: of the layers that are looked at.
     """
 
     model: nn.Module
     logdir: str | os.PathLike[str]
-    every: int | Callable[[int], bool]
-    probe: Any
-    layers: Layers
-    optimizer: Any
-    scaler: Any
-    activations: bool
-    gradients: bool
-    updates: bool
-    nan_every: int
-    all_ranks: bool
-    tensorboard: bool
-    graph: bool
-    to: Sequence[Sink]
-    start: int
-    keep: int
-    budget_bytes: int
-    maps_bytes: int
-    say: Callable[[str], None]
+    every: int | Callable[[int], bool] = 100
+    probe: Any = None
+    _: KW_ONLY
+    layers: Layers = ()
+    optimizer: Any = None
+    scaler: Any = None
+    activations: bool = True
+    gradients: bool = True
+    updates: bool = True
+    nan_every: int = 1
+    all_ranks: bool = False
+    tensorboard: bool = True
+    graph: bool = True
+    to: Sequence[Sink] = ()
+    start: int = 0
+    keep: int = 200
+    budget_bytes: int = 200_000_000
+    maps_bytes: int = 1_000_000
+    say: Callable[[str], None] = _stderr
 
     def __post_init__(self) -> None:
+        if isinstance(self.every, int) and self.every < 1:
+            raise UsageError(f"every: {self.every} is not a number of steps; give 1 or more")
+        if self.nan_every < 0 or self.start < 0:
+            raise UsageError("nan_every and start count steps; give 0 or more")
         self.network = unwrapped(self.model)
         self.paths = select(self.model, self.layers).paths
         self.count = self.start
@@ -192,8 +162,8 @@ class Watch:
 
     # hooks on and off
 
-    def __enter__(self) -> Watch:
-        self.rank = ranks.rank()
+    def __enter__(self) -> watch:
+        self.rank = rank()
         if self.probe is not None and not isinstance(self.probe, Probe):
             self.probe = Probe.of(self.network, self.probe)
         self._store: Store | None = None
@@ -317,7 +287,7 @@ class Watch:
                 batch = self._batch.entries()
             self._batch.close()
             if self.all_ranks:
-                batch = ranks.merged(batch)
+                batch = merged(batch)
         if self.rank:
             return
         gradients = self._gradients if self._gradients is not None else self._graded(optimizer)
@@ -361,8 +331,7 @@ class Watch:
                 self._say(f"step {ours[0].step}: {len(ours) - _LINES} more of this kind ({kind}), in {self.logdir}")
 
     def _say(self, line: str) -> None:
-        rank = ranks.rank()
-        self.say(f"rank {rank}: {line}" if rank else line)
+        self.say(f"rank {number}: {line}" if (number := rank()) else line)
 
     @contextmanager
     def _guard(self, what: str) -> Iterator[None]:
@@ -375,6 +344,9 @@ class Watch:
                 said = " ".join(str(error).split())[:300]
                 kind = "" if isinstance(error, LayerscopeError) else f"{type(error).__name__}: "
                 self._say(f"step {self.count}: {what} cannot be looked at ({kind}{said}); the training goes on")
+
+
+Watch = watch  # as a type
 
 
 def _paired(probe: list[Entry], batch: list[Entry]) -> list[list[Entry]]:
