@@ -6,17 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from layerscope.checkpoints import (
-    exported,
-    gguf,
-    keras_h5,
-    onnx,
-    safetensors,
-    sharded,
-    torch_legacy,
-    torch_tar,
-    torch_zip,
-)
+from layerscope.checkpoints import exported, gguf, keras_h5, onnx, safetensors, sharded, torch_legacy, torch_zip
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
 from layerscope.checkpoints.storage.errors import guarded
 from layerscope.checkpoints.storage.not_checkpoints import refuse, refuse_path
@@ -41,7 +31,6 @@ READERS: dict[str, Reader] = {
     "exported": exported,
     "keras_h5": keras_h5,
     "torch_zip": torch_zip,
-    "torch_tar": torch_tar,
     "torch_legacy": torch_legacy,
     "gguf": gguf,
     "onnx": onnx,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.base import Checkpoint, TensorSpec
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
 from layerscope.checkpoints.storage.errors import Damage, show
 from layerscope.checkpoints.storage.paths import inside
 from layerscope.checkpoints.storage.protobuf import Message, varints
@@ -65,8 +64,7 @@ def open(path: Path) -> Checkpoint:
             model.graph(root.message(value))
         elif number == 25:
             model.function(root.message(value))
-    warnings = [f"{show(s.name)} cannot be read: {s.unreadable}" for s in model.specs if s.unreadable]
-    return Checkpoint(path, "ONNX", model.specs, model.loaders, warnings=warnings)
+    return model.listing.checkpoint(path, "ONNX")
 
 
 @dataclass
@@ -83,8 +81,7 @@ class _Tensor:
 class _Model:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.specs: list[TensorSpec] = []
-        self.loaders: dict[str, Callable[[], NDArray[Any]]] = {}
+        self.listing = Listing()
         self.names: set[str] = set()
         self.maps: dict[Path, memoryview] = {}
 
@@ -130,7 +127,7 @@ class _Model:
         shape = [n for number, value in parts if number == 3 for n in _numbers(value)]
         dtype = _TYPES.get(values.type, ("unknown", 0))[0]
         reason = "it is sparse, and only dense tensors are read"
-        self._list(TensorSpec(self._unique(values.name), shape_of(shape), dtype, unreadable=reason, stored_bytes=0))
+        self.listing.add(TensorSpec(self._unique(values.name), shape_of(shape), dtype, "weight", "", reason, 0))
 
     def add(self, tensor: _Tensor) -> None:
         """List a tensor, and how to read it."""
@@ -139,7 +136,7 @@ class _Model:
             dtype = _OTHER.get(tensor.type, f"type {show(tensor.type)}")
             reason = f"{dtype} has no numpy values"
             stored = sum(len(part) for part in tensor.data.get(RAW, []) if isinstance(part, memoryview))
-            return self._list(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=stored))
+            return self.listing.add(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=stored))
         dtype, place = _TYPES[tensor.type]
         layout = Layout(dtype, shape, contiguous(shape))
         if tensor.external is not None:
@@ -153,15 +150,14 @@ class _Model:
         have = sum(len(part) if isinstance(part, memoryview) else 10 for part in parts)
         if have < need or (raw is not None and have != need):
             raise Damage(f"holds {have} bytes for {show(name)}, whose shape {show(shape)} needs {show(need)}")
-        self.loaders[name] = lambda: _read(layout, parts, place)
-        return self._list(TensorSpec(name, shape, dtype))
+        return self.listing.add(TensorSpec(name, shape, dtype), lambda: _read(layout, parts, place))
 
     def _add_external(self, spec: TensorSpec, layout: Layout, external: dict[str, str]) -> None:
         file = inside(self.path.parent, external.get("location", ""))
         offset, length = (_decimal(external.get(key, "0")) for key in ("offset", "length"))
         if not file.is_file():
             reason = f"its elements lie in {show(file.name)}, which is not beside the model"
-            return self._list(TensorSpec(spec.name, spec.shape, spec.dtype, unreadable=reason, stored_bytes=length))
+            return self.listing.add(replace(spec, unreadable=reason, stored_bytes=length))
         data = self.maps.get(file)
         if data is None:
             data = self.maps[file] = memoryview(map_file(file) if file.stat().st_size else b"")
@@ -169,11 +165,7 @@ class _Model:
         if length != spec.nbytes or offset + length > len(data):
             where = f"bytes {offset} to {offset + length} of {show(file.name)}, which has {len(data)}"
             raise Damage(f"keeps {show(spec.name)} ({show(spec.nbytes)} bytes) in {where}")
-        self.loaders[spec.name] = lambda: layout.array(data[offset : offset + length])
-        return self._list(spec)
-
-    def _list(self, spec: TensorSpec) -> None:
-        self.specs.append(spec)
+        return self.listing.add(spec, lambda: layout.array(data[offset : offset + length]))
 
     def _unique(self, name: str) -> str:
         # Names need be unique only within a graph; bodies of loops may repeat them.

@@ -7,7 +7,7 @@ from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint
 from layerscope.checkpoints.pickles.assemble import assemble
-from layerscope.checkpoints.pickles.builders import BUILDERS, Storage, storage_type
+from layerscope.checkpoints.pickles.builders import BUILDERS, Storage, storage_of
 from layerscope.checkpoints.pickles.machine import Machine
 from layerscope.checkpoints.pickles.objects import Dictionary, Node, as_python
 from layerscope.checkpoints.pickles.warnings import PickleWarnings
@@ -78,13 +78,10 @@ class _Storages:
         self.known: dict[str, Storage] = {}
 
     def find(self, reference: Any) -> Storage:
-        """The storage of ("storage", type, key, location, number of elements)."""
-        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
-            raise Damage(f"the pickle refers to {show(as_python(reference))}, which is no storage of PyTorch")
-        _, kind, key, _, count = reference[:5]
-        name = f"{self.folder}{key}" if isinstance(key, str) else ""
-        dtype = storage_type(kind)
-        if name not in self.archive.entries or not dtype or type(count) is not int or count < 0:
+        """The storage that a pickle refers to."""
+        key, dtype, count = storage_of(reference)
+        name = self.folder + key
+        if name not in self.archive.entries:
             raise Damage(f"the pickle refers to storage {show(as_python(reference))}, which the file does not hold")
         if name not in self.known:
             self.known[name] = self._measure(name, dtype, count)

@@ -161,14 +161,7 @@ def tile_sweep(lines: int) -> Callable[..., None]:
 
     @reduction
     def sweep_tile(
-        values: Array,
-        bits: Array,
-        pivot: Array,
-        lows: Array,
-        highs: Array,
-        zeros: Array,
-        totals: Array,
-        squares: Array,
+        values: Array, bits: Array, pivot: Array, lows: Array, highs: Array, zeros: Array, totals: Array, squares: Array
     ) -> None:
         """values, bits (lines, C), the others (C,)"""
         top = np.int32(0x7FFFFFFF)

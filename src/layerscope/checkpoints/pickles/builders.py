@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from layerscope.checkpoints.pickles.machine import COST_ITEM, Arguments, Builder, Machine
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful
+from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful, as_python
 from layerscope.checkpoints.storage.errors import Damage, show
 from layerscope.checkpoints.storage.strided import Layout, contiguous, shape_of
 from layerscope.dtypes import STORAGE
 
-__all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_type"]
+__all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_of"]
 
 _STORAGE_TYPES = {
     "DoubleStorage": "float64",
@@ -44,15 +44,7 @@ _TORCH_PLAIN = (
     "torch.nn.parameter.Parameter",
     "torch.nn.parameter.Buffer",
 )
-_SCHEMES = (
-    "per_tensor",
-    "per_channel",
-    "strided",
-    "sparse_",
-    "contiguous_format",
-    "preserve_format",
-    "channels_last",
-)
+_SCHEMES = ("per_tensor", "per_channel", "strided", "sparse_", "contiguous_format", "preserve_format", "channels_last")
 
 
 _DTYPES = {f"{sign}int{bits}" for sign in ("u", "") for bits in range(1, 8)} | {*STORAGE, *_TORCH_ALIASES}
@@ -120,11 +112,16 @@ class Array(Stateful):
         self.data = data.encode() if isinstance(data, str) else data if isinstance(data, bytes) else None
 
 
-def storage_type(value: object) -> str:
-    """The element type of a storage class, "" if it is none."""
-    if isinstance(value, Global) and value.module in ("torch", "torch.cuda", "torch.storage"):
-        return _STORAGE_TYPES.get(value.name, "")
-    return ""
+def storage_of(reference: Any) -> tuple[str, str, int]:
+    """Key, element type and number of elements of ("storage", type, key, location, number of elements, ...)."""
+    if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
+        raise Damage(f"the pickle refers to {show(as_python(reference))}, which is no storage of PyTorch")
+    _, kind, key, _, count = reference[:5]
+    known = isinstance(kind, Global) and kind.module in ("torch", "torch.cuda", "torch.storage")
+    dtype = _STORAGE_TYPES.get(kind.name, "") if known else ""
+    if not isinstance(key, str) or not dtype or type(count) is not int or not 0 <= count < 1 << 60:
+        raise Damage(f"the pickle refers to storage {show(as_python(reference))} with an invalid key, type or size")
+    return key, dtype, count
 
 
 def element_type(value: object) -> str:

@@ -30,12 +30,7 @@ MAX_DIGITS = 2000
 MAX_PROTOCOL = 5
 COST_CONTAINER, COST_NODE, COST_MEMO, COST_MARK, COST_GLOBAL, COST_ITEM = 96, 384, 96, 40, 240, 16
 
-_PYTHON_2 = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
-    "exceptions": "builtins",
-    "UserDict": "collections",
-}
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins", "UserDict": "collections"}
 
 Arguments = tuple[Any, ...]
 Builder = Callable[["Machine", Arguments], object]
