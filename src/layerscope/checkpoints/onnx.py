@@ -22,27 +22,13 @@ __all__ = ["open", "sniff"]
 # TensorProto.DataType -> element type, and the field that holds elements when raw_data does not
 FLOATS, INT32S, INT64S, RAW, DOUBLES, UINT64S = 4, 5, 7, 9, 10, 11
 _TYPES = {
-    1: ("float32", FLOATS),
-    2: ("uint8", INT32S),
-    3: ("int8", INT32S),
-    4: ("uint16", INT32S),
-    5: ("int16", INT32S),
-    6: ("int32", INT32S),
-    7: ("int64", INT64S),
-    9: ("bool", INT32S),
-    10: ("float16", INT32S),
-    11: ("float64", DOUBLES),
-    12: ("uint32", UINT64S),
-    13: ("uint64", UINT64S),
-    14: ("complex64", FLOATS),
-    15: ("complex128", DOUBLES),
-    16: ("bfloat16", INT32S),
-    17: ("float8_e4m3fn", INT32S),
-    18: ("float8_e4m3fnuz", INT32S),
-    19: ("float8_e5m2", INT32S),
-    20: ("float8_e5m2fnuz", INT32S),
-    24: ("float8_e8m0fnu", INT32S),
-}
+    1: ("float32", FLOATS), 10: ("float16", INT32S), 11: ("float64", DOUBLES), 16: ("bfloat16", INT32S),
+    2: ("uint8", INT32S), 4: ("uint16", INT32S), 12: ("uint32", UINT64S), 13: ("uint64", UINT64S),
+    3: ("int8", INT32S), 5: ("int16", INT32S), 6: ("int32", INT32S), 7: ("int64", INT64S), 9: ("bool", INT32S),
+    14: ("complex64", FLOATS), 15: ("complex128", DOUBLES),
+    17: ("float8_e4m3fn", INT32S), 18: ("float8_e4m3fnuz", INT32S), 19: ("float8_e5m2", INT32S),
+    20: ("float8_e5m2fnuz", INT32S), 24: ("float8_e8m0fnu", INT32S),
+}  # fmt: skip
 _OTHER = {8: "string", 21: "uint4", 22: "int4", 23: "float4_e2m1", 25: "uint2", 26: "int2", 27: "float6_e2m3"}
 MAX_DEPTH = 20
 # ModelProto's fields that a file can begin with: ir_version, which is written first by every library
