@@ -104,12 +104,22 @@ class Listing:
         self.specs: list[TensorSpec] = []
         self.loaders: dict[str, Loader] = {}
         self._first: dict[tuple[object, ...], str] = {}
+        self._numbers: dict[str, int] = {}
 
     def add(self, spec: TensorSpec, loader: Loader | None = None) -> None:
         """A tensor, and how to read it if it can be."""
         self.specs.append(spec)
         if loader is not None and not spec.unreadable:
             self.loaders[spec.name] = loader
+
+    def unique(self, name: str) -> str:
+        """The name, numbered where it has been asked for before: {"a.b": x, "a": {"b": y}} has "a.b" and "a.b#2"."""
+        unique = name
+        while unique in self._numbers:
+            self._numbers[name] += 1
+            unique = f"{name}#{self._numbers[name]}"
+        self._numbers[unique] = 1
+        return unique
 
     def tied(self, name: str, *memory: object) -> str:
         """The name of the first tensor that has the same memory, "" if that is this one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,10 @@ def open(path: Path) -> Checkpoint:
     return model.listing.checkpoint(path, "ONNX")
 
 
-@dataclass
-class _Tensor:
-    """The fields of a TensorProto."""
-
-    name: str = ""
-    shape: list[int] = field(default_factory=list)
-    type: int = 0
-    data: dict[int, list[int | memoryview]] = field(default_factory=dict)
-    external: dict[str, str] | None = None
-
-
 class _Model:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.listing = Listing()
-        self.names: set[str] = set()
         self.maps: dict[Path, memoryview] = {}
 
     def graph(self, graph: Message, depth: int = 0) -> None:
@@ -79,7 +67,7 @@ class _Model:
             if number == 1:
                 self.node(graph.message(value), depth)
             elif number == 5:
-                self.add(_tensor(graph.message(value)))
+                self.add(graph.message(value))
             elif number == 15:
                 self.add_sparse(graph.message(value))
 
@@ -91,50 +79,50 @@ class _Model:
 
     def node(self, node: Message, depth: int) -> None:
         """Add the value of a Constant node under the name of its output."""
-        parts = list(node.fields())
-        output = next((_text(value) for number, value in parts if number == 2), "")
-        constant = any(number == 4 and _text(value) == "Constant" for number, value in parts)
-        for number, value in parts:
-            if number != 5:
-                continue
+        fields = node.grouped()
+        constant = any(_text(value) == "Constant" for value in fields[4])
+        for value in fields[5]:
             attribute = node.message(value)
-            for inner, content in attribute.fields():
-                if inner == 5 and constant:
-                    tensor = _tensor(attribute.message(content))
-                    tensor.name = output
-                    self.add(tensor)
-                elif inner in (6, 11):
+            for number, content in attribute.fields():
+                if number == 5 and constant:
+                    self.add(attribute.message(content), _text(*fields[2][:1]))
+                elif number in (6, 11):
                     self.graph(attribute.message(content), depth + 1)
 
     def add_sparse(self, sparse: Message) -> None:
         """List a sparse initializer by the name of its values."""
-        parts = list(sparse.fields())
-        values = next((_tensor(sparse.message(value)) for number, value in parts if number == 1), _Tensor())
-        shape = [n for number, value in parts if number == 3 for n in _numbers(value)]
-        dtype = _TYPES.get(values.type, ("unknown", 0))[0]
+        fields = sparse.grouped()
+        values = sparse.message(*fields[1][:1]).grouped()
+        name = self.listing.unique(_text(*values[8][-1:]) or "constant")
+        dtype = _TYPES.get(_kind(values), ("unknown", 0))[0]
+        shape = shape_of(_numbers(fields[3]))
         reason = "it is sparse, and only dense tensors are read"
-        self.listing.add(TensorSpec(self._unique(values.name), shape_of(shape), dtype, "weight", "", reason, 0))
+        self.listing.add(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=0))
 
-    def add(self, tensor: _Tensor) -> None:
-        """List a tensor, and how to read it."""
-        name, shape = self._unique(tensor.name), shape_of(tensor.shape)
-        if tensor.type not in _TYPES:
-            dtype = _OTHER.get(tensor.type, f"type {show(tensor.type)}")
+    def add(self, tensor: Message, name: str = "") -> None:
+        """List a tensor, under its own name if none is given, and how to read it."""
+        fields = tensor.grouped()
+        # Names need be unique only within a graph; bodies of loops may repeat them.
+        name = self.listing.unique(name or _text(*fields[8][-1:]) or "constant")
+        shape, kind = shape_of(_numbers(fields[1])), _kind(fields)
+        if kind not in _TYPES:
+            dtype = _OTHER.get(kind, f"type {show(kind)}")
+            stored = sum(len(part) for part in fields[RAW] if isinstance(part, memoryview))
             reason = f"{dtype} has no numpy values"
-            stored = sum(len(part) for part in tensor.data.get(RAW, []) if isinstance(part, memoryview))
             return self.listing.add(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=stored))
-        dtype, place = _TYPES[tensor.type]
+        dtype, place = _TYPES[kind]
         layout = Layout(dtype, shape, contiguous(shape))
-        if tensor.external is not None:
-            return self._add_external(TensorSpec(name, shape, dtype), layout, tensor.external)
-        raw = tensor.data.get(RAW)
-        if raw is not None:
+        if 1 in fields[14]:
+            pairs = [tensor.message(value).grouped() for value in fields[13]]
+            external = {_text(*pair[1][-1:]): _text(*pair[2][-1:]) for pair in pairs}
+            return self._add_external(TensorSpec(name, shape, dtype), layout, external)
+        if fields[RAW]:
             place, need = RAW, prod(shape) * itemsize(dtype)
         else:
             need = prod(shape) * (1 if place in (INT32S, INT64S, UINT64S) else itemsize(dtype))
-        parts = tensor.data.get(place, [])
+        parts = fields[place]
         have = sum(len(part) if isinstance(part, memoryview) else 10 for part in parts)
-        if have < need or (raw is not None and have != need):
+        if have < need or (place == RAW and have != need):
             raise Damage(f"holds {have} bytes for {show(name)}, whose shape {show(shape)} needs {show(need)}")
         return self.listing.add(TensorSpec(name, shape, dtype), lambda: _read(layout, parts, place))
 
@@ -152,35 +140,6 @@ class _Model:
             where = f"bytes {offset} to {offset + length} of {show(file.name)}, which has {len(data)}"
             raise Damage(f"keeps {show(spec.name)} ({show(spec.nbytes)} bytes) in {where}")
         return self.listing.add(spec, lambda: layout.array(data[offset : offset + length]))
-
-    def _unique(self, name: str) -> str:
-        # Names need be unique only within a graph; bodies of loops may repeat them.
-        number, unique = 1, name or "constant"
-        while unique in self.names:
-            number += 1
-            unique = f"{name or 'constant'}#{number}"
-        self.names.add(unique)
-        return unique
-
-
-def _tensor(message: Message) -> _Tensor:
-    tensor = _Tensor()
-    external: dict[str, str] = {}
-    for number, value in message.fields():
-        if number == 1:
-            tensor.shape += _numbers(value)
-        elif number == 2 and isinstance(value, int):
-            tensor.type = value
-        elif number == 8:
-            tensor.name = _text(value)
-        elif number in (FLOATS, INT32S, INT64S, RAW, DOUBLES, UINT64S):
-            tensor.data.setdefault(number, []).append(value)
-        elif number == 13:
-            pair = {key: _text(part) for key, part in message.message(value).fields()}
-            external[pair.get(1, "")] = pair.get(2, "")
-        elif number == 14 and value == 1:
-            tensor.external = external
-    return tensor
 
 
 def _read(layout: Layout, parts: list[int | memoryview], place: int) -> NDArray[Any]:
@@ -203,12 +162,17 @@ def _elements(parts: list[int | memoryview], place: int, dtype: str) -> memoryvi
     return whole.astype(f"<u{itemsize(dtype)}")
 
 
-def _numbers(value: int | memoryview) -> list[int]:
-    return [value] if isinstance(value, int) else [int(n) for n in varints(value[:1000])]
+def _numbers(values: list[int | memoryview]) -> list[int]:
+    lists = [[value] if isinstance(value, int) else [int(n) for n in varints(value[:1000])] for value in values]
+    return [number for numbers in lists for number in numbers]
 
 
-def _text(value: int | memoryview) -> str:
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else str(value)
+def _kind(tensor: dict[int, list[int | memoryview]]) -> int:
+    return next((value for value in reversed(tensor[2]) if isinstance(value, int)), 0)
+
+
+def _text(value: int | memoryview = 0) -> str:
+    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else str(value or "")
 
 
 def _decimal(text: str) -> int:

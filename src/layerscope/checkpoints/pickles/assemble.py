@@ -24,6 +24,7 @@ def assemble(path: Path, format: str, root: Any, warnings: PickleWarnings, stora
     """The checkpoint of what a pickle holds; `storage_bytes` gives the buffer of a storage when read."""
     tensors, listing = find(root), Listing()
     for named in tensors.tensors:
+        named.name = listing.unique(named.name)
         if isinstance(named.leaf, Array):
             _add_array(listing, named, named.leaf)
         else:

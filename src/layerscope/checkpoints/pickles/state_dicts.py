@@ -82,7 +82,6 @@ def find(root: Any) -> Found:
     found.extra = _plain_values(root) if isinstance(root, Dictionary) else {}
     if found.stripped:
         found.extra["stripped_prefix"] = ", ".join(found.stripped)
-    _make_unique(found.tensors)
     return found
 
 
@@ -224,15 +223,3 @@ def _plain_values(root: Dictionary) -> dict[str, object]:
         if (short or (isinstance(value, str) and len(value) <= MAX_TEXT)) and len(values) < MAX_EXTRA:
             values[show(_text(key))] = value
     return values
-
-
-def _make_unique(tensors: list[Named]) -> None:
-    """Number names that meet: {"a.b": x, "a": {"b": y}} has "a.b" and "a.b#2"."""
-    taken: set[str] = set()
-    number: dict[str, int] = {}
-    for tensor in tensors:
-        name = tensor.name
-        while tensor.name in taken:
-            number[name] = number.get(name, 1) + 1
-            tensor.name = f"{name}#{number[name]}"
-        taken.add(tensor.name)
