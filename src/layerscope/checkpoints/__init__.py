@@ -8,8 +8,7 @@ from typing import Protocol
 
 from layerscope.checkpoints import exported, gguf, keras_h5, onnx, safetensors, sharded, torch_legacy, torch_zip
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import guarded
-from layerscope.checkpoints.storage.not_checkpoints import refuse, refuse_path
+from layerscope.checkpoints.storage import guarded, refuse, refuse_path
 
 __all__ = ["READERS", "Checkpoint", "Reader", "TensorSpec", "open_checkpoint"]
 

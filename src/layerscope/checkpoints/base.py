@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.storage.errors import Damage, guarded, show
+from layerscope.checkpoints.storage import Damage, guarded, show
 from layerscope.dtypes import itemsize
 from layerscope.files import version, written_over
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from layerscope.checkpoints import torch_zip
 from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, map_file, shape_of
-from layerscope.checkpoints.storage.zip import MIB, Archive, names_in
+from layerscope.checkpoints.storage import MIB, Archive, Damage, Layout, map_file, names_in, shape_of, show
 
 __all__ = ["open", "sniff"]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.storage import Damage, Layout, map_file, shape_of, show
 
 __all__ = ["open", "sniff"]
 
@@ -58,7 +57,7 @@ def open(path: Path) -> Checkpoint:
         if twice or spec.nbytes + first > len(data):
             problem = "lists it twice" if twice else f"has {len(data)} bytes, not {spec.nbytes + first}"
             raise Damage(f"is truncated or damaged: for {show(name)} the file {problem}")
-        layout, part = Layout(spec.dtype, shape, contiguous(shape)), data[first : first + spec.nbytes]
+        layout, part = Layout.dense(spec.dtype, shape), data[first : first + spec.nbytes]
         listing.add(spec, partial(layout.array, part))
     return listing.checkpoint(path, "GGUF", extra)
 

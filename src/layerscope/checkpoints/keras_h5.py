@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
-from layerscope.checkpoints.storage.zip import MIB, Archive, names_in
+from layerscope.checkpoints.storage import MIB, Archive, Damage, Layout, map_file, names_in, shape_of, show
 from layerscope.dtypes import STORAGE
 
 __all__ = ["open", "sniff"]
@@ -74,17 +72,8 @@ class _Reader(io.RawIOBase):
         self.data = data
         self.at = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = 0) -> int:
         self.at = max(0, offset + (0, self.at, len(self.data))[whence])
-        return self.at
-
-    def tell(self) -> int:
         return self.at
 
     def readinto(self, target: Any) -> int:
@@ -111,7 +100,7 @@ def _add(listing: Listing, name: str, item: Any, data: memoryview) -> None:
     offset = item.id.get_offset()
     if offset is None or item.file.userblock_size:
         return listing.add(spec, lambda: _read(data, name))
-    layout = Layout(dtype, shape, contiguous(shape))
+    layout = Layout.dense(dtype, shape)
     layout.check(len(data) - offset, show(name))
     return listing.add(spec, lambda: layout.array(data[offset:]))
 

@@ -11,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.paths import inside
-from layerscope.checkpoints.storage.protobuf import Message, varints
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.storage import Damage, Layout, Message, inside, map_file, shape_of, show, varints
 from layerscope.dtypes import itemsize
 
 __all__ = ["open", "sniff"]
@@ -111,7 +108,7 @@ class _Model:
             reason = f"{dtype} has no numpy values"
             return self.listing.add(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=stored))
         dtype, place = _TYPES[kind]
-        layout = Layout(dtype, shape, contiguous(shape))
+        layout = Layout.dense(dtype, shape)
         if 1 in fields[14]:
             pairs = [tensor.message(value).grouped() for value in fields[13]]
             external = {_text(*pair[1][-1:]): _text(*pair[2][-1:]) for pair in pairs}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.storage import Damage, Layout, map_file, shape_of, show
 
 __all__ = ["open", "sniff"]
 
@@ -81,7 +80,7 @@ def _add(listing: Listing, name: str, entry: Any, data: memoryview, start: int) 
     spec = TensorSpec(name, shape, dtype)
     if spec.nbytes != last - first:
         raise Damage(f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}")
-    layout = Layout(dtype, shape, contiguous(shape))
+    layout = Layout.dense(dtype, shape)
     return listing.add(spec, lambda: layout.array(data[first:]))
 
 

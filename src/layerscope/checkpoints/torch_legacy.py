@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint
-from layerscope.checkpoints.pickles.assemble import assemble
-from layerscope.checkpoints.pickles.builders import BUILDERS, Storage, storage_of
-from layerscope.checkpoints.pickles.machine import Machine
-from layerscope.checkpoints.pickles.objects import as_python
-from layerscope.checkpoints.pickles.warnings import PickleWarnings
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import map_file
+from layerscope.checkpoints.pickles import BUILDERS, Machine, Storage, as_python, assemble, storage_of
+from layerscope.checkpoints.storage import Damage, map_file, show
 from layerscope.dtypes import STORAGE, itemsize
 
 __all__ = ["open", "sniff"]
@@ -37,7 +32,7 @@ def open(path: Path) -> Checkpoint:
     """The checkpoint in the pickles."""
     data = map_file(path)
     storages = _Storages(data)
-    machine = Machine(data, BUILDERS, storages.find, PickleWarnings())
+    machine = Machine(data, BUILDERS, storages.find)
     root = machine.load()
     if root == MAGIC:
         _check_origin(machine.load(), machine.load())

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
-from layerscope.checkpoints.pickles.builders import Array, Tensor, is_plain
-from layerscope.checkpoints.pickles.objects import Dictionary, as_python
-from layerscope.checkpoints.pickles.state_dicts import Named, find
-from layerscope.checkpoints.pickles.warnings import PickleWarnings
-from layerscope.checkpoints.storage.errors import show
-from layerscope.checkpoints.storage.strided import Layout
+from layerscope.checkpoints.storage import Layout, show
 from layerscope.dtypes import itemsize
+
+from .builders import Array, Tensor, is_plain
+from .objects import Dictionary, as_python
+from .state_dicts import Named, find
+from .warnings import PickleWarnings
 
 __all__ = ["assemble"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.checkpoints.pickles.machine import COST_ITEM, Arguments, Builder, Machine
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful, as_python
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, shape_of
+from layerscope.checkpoints.storage import Damage, Layout, contiguous, shape_of, show
 from layerscope.dtypes import STORAGE
+
+from .machine import COST_ITEM, Arguments, Builder, Machine
+from .objects import Dictionary, Global, Node, Stateful, as_python
 
 __all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_of"]
 
@@ -150,7 +150,7 @@ def _rebuild_tensor_v3(m: Machine, arguments: Arguments) -> Tensor:
 
 def _without_elements(dtype: str, shape: Any, reason: str, storage: Storage | None = None) -> Tensor:
     shape = shape_of(shape)
-    return Tensor(Layout(dtype, shape, contiguous(shape)), storage, reason)
+    return Tensor(Layout.dense(dtype, shape), storage, reason)
 
 
 def _rebuild_sparse(m: Machine, arguments: Arguments) -> Tensor:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful, as_python
-from layerscope.checkpoints.pickles.warnings import PickleWarnings
-from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage import Damage, show
+
+from .objects import Dictionary, Global, Node, Stateful, as_python
+from .warnings import PickleWarnings
 
 __all__ = ["COST_ITEM", "Arguments", "Builder", "Machine"]
 

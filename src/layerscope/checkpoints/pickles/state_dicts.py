@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.pickles.builders import Array, Tensor
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Opaque, as_python
-from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage import Damage, show
+
+from .builders import Array, Tensor
+from .objects import Dictionary, Global, Node, Opaque, as_python
 
 __all__ = ["Found", "Named", "find"]
 

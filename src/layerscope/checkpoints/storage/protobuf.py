@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.storage.errors import Damage
+from .errors import Damage
 
 __all__ = ["Message", "varints"]
 
