@@ -136,7 +136,9 @@ def _children(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
         return [(_text(key), child) for key, child in value.items()]
     if isinstance(value, Node):
-        return _module_children(value) if _is_state(value) else _object_children(value)
+        if _is_state(value):
+            return _module_children(value)
+        return [*_children(value.attributes), *_children(value.entries or {}), *_children(value.items)]
     return list(enumerate(value))
 
 
@@ -162,10 +164,6 @@ def _module_children(node: Node) -> list[tuple[Any, Any]]:
         pairs = _children(content) if isinstance(content, dict) else []
         children += [pair for pair in pairs if group != "_buffers" or pair[0] not in transient]
     return children
-
-
-def _object_children(node: Node) -> list[tuple[Any, Any]]:
-    return [*_children(node.attributes), *_children(node.entries or {}), *_children(node.items)]
 
 
 def _weight_groups(walk: _Walk, root: Dictionary) -> dict[Any, Any]:
@@ -210,10 +208,10 @@ def _common_prefix(names: list[str]) -> str:
     """The wrappers' prefix that every name has, such as "module." of DataParallel, "" if one lacks it."""
     cut = ""
     while names:
-        longer = [cut + prefix for prefix in PREFIXES if all(name.startswith(cut + prefix) for name in names)]
+        longer = next((cut + more for more in PREFIXES if all(name.startswith(cut + more) for name in names)), "")
         if not longer:
             break
-        cut = longer[0]
+        cut = longer
     return cut
 
 
