@@ -15,31 +15,14 @@ __all__ = ["STORAGE", "decode", "is_float", "itemsize", "patterns"]
 
 #: name of the element type -> numpy type of its bits, little-endian
 STORAGE: dict[str, str] = {
-    "float64": "<f8",
-    "float32": "<f4",
-    "float16": "<f2",
-    "bfloat16": "<u2",
-    "float8_e4m3fn": "|u1",
-    "float8_e4m3fnuz": "|u1",
-    "float8_e5m2": "|u1",
-    "float8_e5m2fnuz": "|u1",
+    "float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2",
+    "float8_e4m3fn": "|u1", "float8_e4m3fnuz": "|u1", "float8_e5m2": "|u1", "float8_e5m2fnuz": "|u1",
     "float8_e8m0fnu": "|u1",
-    "int64": "<i8",
-    "int32": "<i4",
-    "int16": "<i2",
-    "int8": "|i1",
-    "uint64": "<u8",
-    "uint32": "<u4",
-    "uint16": "<u2",
-    "uint8": "|u1",
-    "bool": "|b1",
-    "complex32": "<u4",
-    "complex64": "<c8",
-    "complex128": "<c16",
-    "qint8": "|i1",
-    "quint8": "|u1",
-    "qint32": "<i4",
-}
+    "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "|i1",
+    "uint64": "<u8", "uint32": "<u4", "uint16": "<u2", "uint8": "|u1", "bool": "|b1",
+    "complex32": "<u4", "complex64": "<c8", "complex128": "<c16",
+    "qint8": "|i1", "quint8": "|u1", "qint32": "<i4",
+}  # fmt: skip
 
 # exponent bits, mantissa bits, bias, "fn" (no infinities) or "fnuz" (no infinities, no negative zero)
 _SMALL_FLOATS = {

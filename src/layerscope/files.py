@@ -8,7 +8,25 @@ from pathlib import Path
 
 from layerscope.errors import writing
 
-__all__ = ["save"]
+__all__ = ["save", "version", "written_over"]
+
+
+def version(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Which file a path names, its size and when it was written last; () where there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def written_over(path: str | os.PathLike[str], before: tuple[int, ...]) -> bool:
+    """Whether another program has written into the file since it had that version; what is mapped of it has changed.
+
+    Another file of that name is no matter, nor none: what is mapped is the one that was opened.
+    """
+    now = version(path)
+    return bool(now) and now[:2] == before[:2] and now != before
 
 
 def save(data: bytes, path: Path) -> Path:

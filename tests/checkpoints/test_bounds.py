@@ -28,7 +28,7 @@ SIZES = {
     "negative size": ({"shape": (-1,)}, "-1 in its shape"),
     "negative stride": ({"strides": (-1,)}, "-1 in its shape or strides"),
     "negative offset": ({"offset": -1}, "before its beginning"),
-    "negative count": ({"count": -1}, "does not hold"),
+    "negative count": ({"count": -1}, "invalid key, type or size"),
     "overflow": ({"shape": (2**50, 2**50), "strides": (2**50, 2**50)}, "too large for any memory"),
     "beyond 64 bits": ({"shape": (2**63,)}, "in its shape"),
     "empty, yet too large": ({"shape": (0, 2**62), "strides": (1, 1)}, "too large for any memory"),
@@ -39,7 +39,7 @@ SIZES = {
     "strides missing": ({"shape": (1, 1)}, "2 dimensions but 1 strides"),
     "no such storage": ({"key": "s1"}, "does not hold"),
     "out of its folder": ({"key": "../data.pkl"}, "does not hold"),
-    "no such type": ({"kind": "EvilStorage"}, "does not hold"),
+    "no such type": ({"kind": "EvilStorage"}, "invalid key, type or size"),
 }
 
 

@@ -6,20 +6,9 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from layerscope.checkpoints import (
-    exported,
-    gguf,
-    keras_h5,
-    onnx,
-    safetensors,
-    sharded,
-    torch_legacy,
-    torch_tar,
-    torch_zip,
-)
+from layerscope.checkpoints import exported, gguf, keras_h5, onnx, safetensors, sharded, torch_legacy, torch_zip
 from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import guarded
-from layerscope.checkpoints.storage.not_checkpoints import refuse, refuse_path
+from layerscope.checkpoints.storage import guarded, refuse, refuse_path
 
 __all__ = ["READERS", "Checkpoint", "Reader", "TensorSpec", "open_checkpoint"]
 
@@ -41,7 +30,6 @@ READERS: dict[str, Reader] = {
     "exported": exported,
     "keras_h5": keras_h5,
     "torch_zip": torch_zip,
-    "torch_tar": torch_tar,
     "torch_legacy": torch_legacy,
     "gguf": gguf,
     "onnx": onnx,

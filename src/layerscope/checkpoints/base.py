@@ -10,10 +10,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.storage.errors import Damage, guarded, show
+from layerscope.checkpoints.storage import Damage, guarded, show
 from layerscope.dtypes import itemsize
+from layerscope.files import version, written_over
 
-__all__ = ["Checkpoint", "TensorSpec"]
+__all__ = ["Checkpoint", "Listing", "Loader", "TensorSpec"]
+
+#: gives the elements of a tensor
+Loader = Callable[[], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,6 @@ class TensorSpec:
         return self.stored_bytes if self.stored_bytes >= 0 else self.count * itemsize(self.dtype)
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
-    """Which file it is, its size and when it was written last; None if it is not there."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
 @dataclass
 class Checkpoint:
     """An open checkpoint. Use it as a context manager; it holds the file mapped until it is closed."""
@@ -61,8 +56,7 @@ class Checkpoint:
     path: Path
     format: str
     specs: Sequence[TensorSpec]
-    #: name of a tensor -> what gives its elements
-    loaders: Mapping[str, Callable[[], NDArray[Any]]] = field(repr=False)
+    loaders: Mapping[str, Loader] = field(repr=False)
     #: dotted names of the globals in the pickle that are no part of plain torch, numpy or Python data
     foreign: Sequence[str] = ()
     #: one line each, for a person: what a pickle would have executed, what was skipped and why
@@ -71,7 +65,7 @@ class Checkpoint:
     extra: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._state = _state(self.path)
+        self._version = version(self.path)
 
     def read(self, spec: TensorSpec) -> NDArray[Any]:
         """The elements of one tensor, shaped, as the bits of `dtypes.STORAGE`; read-only, mapped if possible.
@@ -81,7 +75,8 @@ class Checkpoint:
         been written over: where it is shorter now, to look at the rest of what is mapped would end the process.
         """
         with guarded(self.path):
-            self._unchanged()
+            if written_over(self.path, self._version):
+                raise Damage("has been written over while it was read", "wait until it is complete, and start again")
             if spec.unreadable:
                 raise Damage(f"{show(spec.name)} has no readable elements: {spec.unreadable}", "skip this tensor")
             if spec.name not in self.loaders:
@@ -90,12 +85,6 @@ class Checkpoint:
             array = self.loaders[spec.name]()
             array.flags.writeable = False
             return array
-
-    def _unchanged(self) -> None:
-        now = _state(self.path)
-        # Another file of that name is no matter, nor none: what is mapped is the one that was opened.
-        if now and self._state and now[:2] == self._state[:2] and now != self._state:
-            raise Damage("has been written over while it was read", "wait until it is complete, and start again")
 
     def close(self) -> None:
         """Let the file go; arrays that were read stay valid, and the last of them unmaps the file."""
@@ -106,3 +95,48 @@ class Checkpoint:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class Listing:
+    """The tensors of a file, as a reader comes by them."""
+
+    def __init__(self) -> None:
+        self.specs: list[TensorSpec] = []
+        self.loaders: dict[str, Loader] = {}
+        self._first: dict[tuple[object, ...], str] = {}
+        self._numbers: dict[str, int] = {}
+
+    def add(self, spec: TensorSpec, loader: Loader | None = None) -> None:
+        """A tensor, and how to read it if it can be."""
+        self.specs.append(spec)
+        if loader is not None and not spec.unreadable:
+            self.loaders[spec.name] = loader
+
+    def unique(self, name: str) -> str:
+        """The name, numbered where it has been asked for before: {"a.b": x, "a": {"b": y}} has "a.b" and "a.b#2"."""
+        unique = name
+        while unique in self._numbers:
+            self._numbers[name] += 1
+            unique = f"{name}#{self._numbers[name]}"
+        self._numbers[unique] = 1
+        return unique
+
+    def tied(self, name: str, *memory: object) -> str:
+        """The name of the first tensor that has the same memory, "" if that is this one."""
+        first = self._first.setdefault(memory, name)
+        return "" if first == name else first
+
+    def skipped(self) -> list[str]:
+        """One line for each reason, not for each tensor: a quantised network has hundreds alike."""
+        reasons: dict[str, list[str]] = {}
+        for spec in self.specs:
+            if spec.unreadable:
+                reasons.setdefault(spec.unreadable, []).append(spec.name)
+        return [
+            f"{show(names[0])}{f' and {len(names) - 1} more' if len(names) > 1 else ''} cannot be read: {reason}"
+            for reason, names in reasons.items()
+        ]
+
+    def checkpoint(self, path: Path, format: str, extra: dict[str, object] | None = None) -> Checkpoint:
+        """The checkpoint that has these tensors."""
+        return Checkpoint(path, format, self.specs, self.loaders, warnings=self.skipped(), extra=extra or {})

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from layerscope.checkpoints import torch_zip
-from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, map_file, shape_of
-from layerscope.checkpoints.storage.zip import MIB, Archive, names_in
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.storage import MIB, Archive, Damage, Layout, map_file, names_in, shape_of, show
 
 __all__ = ["open", "sniff"]
 
@@ -58,9 +54,7 @@ def _from_inner(archive: Archive, names: list[str], path: Path) -> Checkpoint:
 
 
 def _from_tables(archive: Archive, path: Path) -> Checkpoint:
-    specs: list[TensorSpec] = []
-    loaders: dict[str, Callable[[], NDArray[Any]]] = {}
-    first: dict[object, str] = {}
+    listing = Listing()
     taken: set[str] = set()
     for table in [name for ending in _TABLES for name in archive.entries if name.endswith(ending)]:
         folder = table.rpartition("/")[0] + "/"
@@ -69,14 +63,10 @@ def _from_tables(archive: Archive, path: Path) -> Checkpoint:
                 continue
             taken.add(name)
             try:
-                spec, loader = _tensor(archive, name, folder, entry, first)
+                _add(listing, archive, name, folder, entry)
             except (KeyError, TypeError) as error:
                 raise Damage(f"describes {show(name)} in no way of torch.export ({show(error)})") from error
-            specs.append(spec)
-            if loader is not None:
-                loaders[name] = loader
-    warnings = [f"{show(spec.name)} cannot be read: {spec.unreadable}" for spec in specs if spec.unreadable]
-    return Checkpoint(path, _FORMAT, specs, loaders, warnings=warnings)
+    return listing.checkpoint(path, _FORMAT)
 
 
 def _entries(archive: Archive, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,12 +77,11 @@ def _entries(archive: Archive, table: str) -> Iterator[tuple[str, dict[str, Any]
         raise Damage(f"has a table {show(table)} that is no JSON of torch.export ({show(error)})") from error
 
 
-def _tensor(
-    archive: Archive, name: str, folder: str, entry: Any, first: dict[object, str]
-) -> tuple[TensorSpec, Callable[[], NDArray[Any]] | None]:
+def _add(listing: Listing, archive: Archive, name: str, folder: str, entry: Any) -> None:
     meta = entry.get("tensor_meta") if isinstance(entry, dict) else None
     if not isinstance(meta, dict):
-        return TensorSpec(name, (), "object", unreadable="it is an object, not a tensor", stored_bytes=0), None
+        reason = "it is an object, not a tensor"
+        return listing.add(TensorSpec(name, (), "object", unreadable=reason, stored_bytes=0))
     shape, strides = (shape_of([_int(n) for n in meta[key]]) for key in ("sizes", "strides"))
     dtype, file = _SCALAR_TYPES.get(meta["dtype"], ""), f"{folder}{entry['path_name']}"
     if file not in archive.entries:
@@ -100,12 +89,11 @@ def _tensor(
     size = archive.entries[file].size
     if not dtype or entry.get("use_pickle"):
         reason = "it is pickled as an object" if dtype else f"its element type {show(meta['dtype'])} is unknown"
-        return TensorSpec(name, shape, dtype or "unknown", unreadable=reason, stored_bytes=size), None
+        return listing.add(TensorSpec(name, shape, dtype or "unknown", unreadable=reason, stored_bytes=size))
     layout = Layout(dtype, shape, strides, _int(meta["storage_offset"]))
     layout.check(size, show(file))
-    tied = first.setdefault((file, layout.offset, layout.end, layout.distinct), name) if layout.end else name
-    spec = TensorSpec(name, shape, dtype, tied="" if tied == name else tied)
-    return spec, lambda: layout.array(archive.read(file))
+    tied = listing.tied(name, file, layout.offset, layout.end, layout.distinct) if layout.end else ""
+    return listing.add(TensorSpec(name, shape, dtype, tied=tied), lambda: layout.array(archive.read(file)))
 
 
 def _int(value: Any) -> int:

@@ -3,67 +3,27 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.storage import Damage, Layout, map_file, shape_of, show
 
 __all__ = ["open", "sniff"]
 
-_PLAIN = {
-    0: "float32",
-    1: "float16",
-    24: "int8",
-    25: "int16",
-    26: "int32",
-    27: "int64",
-    28: "float64",
-    30: "bfloat16",
-}
+_PLAIN = {0: "float32", 1: "float16", 24: "int8", 25: "int16", 26: "int32", 27: "int64", 28: "float64", 30: "bfloat16"}
 # ggml type -> name, elements a block, bytes a block
 _BLOCKS = {
-    2: ("q4_0", 32, 18),
-    3: ("q4_1", 32, 20),
-    6: ("q5_0", 32, 22),
-    7: ("q5_1", 32, 24),
-    8: ("q8_0", 32, 34),
-    9: ("q8_1", 32, 40),
-    10: ("q2_k", 256, 84),
-    11: ("q3_k", 256, 110),
-    12: ("q4_k", 256, 144),
-    13: ("q5_k", 256, 176),
-    14: ("q6_k", 256, 210),
-    15: ("q8_k", 256, 292),
-    16: ("iq2_xxs", 256, 66),
-    17: ("iq2_xs", 256, 74),
-    18: ("iq3_xxs", 256, 98),
-    19: ("iq1_s", 256, 50),
-    20: ("iq4_nl", 32, 18),
-    21: ("iq3_s", 256, 110),
-    22: ("iq2_s", 256, 82),
-    23: ("iq4_xs", 256, 136),
-    29: ("iq1_m", 256, 56),
-    34: ("tq1_0", 256, 54),
-    35: ("tq2_0", 256, 66),
-    39: ("mxfp4", 32, 17),
-    40: ("nvfp4", 64, 36),
-}
-_VALUES = {
-    0: "<B",
-    1: "<b",
-    2: "<H",
-    3: "<h",
-    4: "<I",
-    5: "<i",
-    6: "<f",
-    7: "<?",
-    10: "<Q",
-    11: "<q",
-    12: "<d",
-}
+    2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22), 7: ("q5_1", 32, 24), 8: ("q8_0", 32, 34),
+    9: ("q8_1", 32, 40), 10: ("q2_k", 256, 84), 11: ("q3_k", 256, 110), 12: ("q4_k", 256, 144),
+    13: ("q5_k", 256, 176), 14: ("q6_k", 256, 210), 15: ("q8_k", 256, 292), 16: ("iq2_xxs", 256, 66),
+    17: ("iq2_xs", 256, 74), 18: ("iq3_xxs", 256, 98), 19: ("iq1_s", 256, 50), 20: ("iq4_nl", 32, 18),
+    21: ("iq3_s", 256, 110), 22: ("iq2_s", 256, 82), 23: ("iq4_xs", 256, 136), 29: ("iq1_m", 256, 56),
+    34: ("tq1_0", 256, 54), 35: ("tq2_0", 256, 66), 39: ("mxfp4", 32, 17), 40: ("nvfp4", 64, 36),
+}  # fmt: skip
+_VALUES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
 MAX_TENSORS, MAX_VALUES, MAX_NAME, MAX_EXTRA, MAX_TEXT = 200_000, 100_000, 1000, 200, 300
 MAX_ARRAY_DEPTH = 4
@@ -89,19 +49,17 @@ def open(path: Path) -> Checkpoint:
     extra, alignment = _values(cursor, values)
     entries = [_entry(cursor) for _ in range(tensors)]
     start = -(-cursor.at // alignment) * alignment
-    specs, loaders = [], {}
+    listing = Listing()
     for name, shape, kind, offset in entries:
         spec = _spec(name, shape, kind)
         first = start + offset
-        if name in loaders or spec.nbytes + first > len(data):
-            problem = "lists it twice" if name in loaders else f"has {len(data)} bytes, not {spec.nbytes + first}"
+        twice = name in listing.loaders
+        if twice or spec.nbytes + first > len(data):
+            problem = "lists it twice" if twice else f"has {len(data)} bytes, not {spec.nbytes + first}"
             raise Damage(f"is truncated or damaged: for {show(name)} the file {problem}")
-        specs.append(spec)
-        if not spec.unreadable:
-            layout, part = Layout(spec.dtype, shape, contiguous(shape)), data[first : first + spec.nbytes]
-            loaders[name] = lambda layout=layout, part=part: layout.array(part)
-    warnings = [f"{kind} tensors have no statistics: {reason}" for kind, reason in _reasons(specs).items()]
-    return Checkpoint(path, "GGUF", specs, loaders, warnings=warnings, extra=extra)
+        layout, part = Layout.dense(spec.dtype, shape), data[first : first + spec.nbytes]
+        listing.add(spec, partial(layout.array, part))
+    return listing.checkpoint(path, "GGUF", extra)
 
 
 class _Cursor:
@@ -185,7 +143,3 @@ def _spec(name: str, shape: tuple[int, ...], kind: int) -> TensorSpec:
     reason = f"{label} keeps blocks of {elements} elements with shared scales; use a file in F16, BF16 or F32"
     stored = -(-prod(shape) // elements) * nbytes
     return TensorSpec(name, shape, label, unreadable=reason, stored_bytes=stored)
-
-
-def _reasons(specs: list[TensorSpec]) -> dict[str, str]:
-    return {f"{spec.dtype}": spec.unreadable for spec in specs if spec.unreadable}

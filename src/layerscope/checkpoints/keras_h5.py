@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
-from layerscope.checkpoints.storage.zip import MIB, Archive, names_in
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.storage import MIB, Archive, Damage, Layout, map_file, names_in, shape_of, show
 from layerscope.dtypes import STORAGE
 
 __all__ = ["open", "sniff"]
@@ -40,22 +38,17 @@ def open(path: Path) -> Checkpoint:
     data = memoryview(map_file(path))
     if data[:8] != _HDF5:
         data = memoryview(Archive(data).read(_WEIGHTS))
-    specs: list[TensorSpec] = []
-    loaders: dict[str, Callable[[], NDArray[Any]]] = {}
+    listing = Listing()
 
     def note(name: str, item: Any) -> None:
-        if len(specs) == MAX_TENSORS:
+        if len(listing.specs) == MAX_TENSORS:
             raise Damage(f"has more than {MAX_TENSORS} datasets")
         if hasattr(item, "shape"):
-            spec, loader = _dataset(name, item, data)
-            specs.append(spec)
-            if loader is not None:
-                loaders[name] = loader
+            _add(listing, name, item, data)
 
     with _opened(data) as file:
         file.visititems(note)  # visits no soft and no external links, and every object once
-    warnings = [f"{show(spec.name)} cannot be read: {spec.unreadable}" for spec in specs if spec.unreadable]
-    return Checkpoint(path, "Keras", specs, loaders, warnings=warnings)
+    return listing.checkpoint(path, "Keras")
 
 
 @contextmanager
@@ -79,17 +72,8 @@ class _Reader(io.RawIOBase):
         self.data = data
         self.at = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = 0) -> int:
         self.at = max(0, offset + (0, self.at, len(self.data))[whence])
-        return self.at
-
-    def tell(self) -> int:
         return self.at
 
     def readinto(self, target: Any) -> int:
@@ -99,7 +83,7 @@ class _Reader(io.RawIOBase):
         return len(part)
 
 
-def _dataset(name: str, item: Any, data: memoryview) -> tuple[TensorSpec, Callable[[], NDArray[Any]] | None]:
+def _add(listing: Listing, name: str, item: Any, data: memoryview) -> None:
     role = "optimizer" if name.startswith(_TRAINING) else "weight"
     shape = shape_of(list(item.shape or ()))
     dtype = _DTYPES.get(item.dtype, "")
@@ -108,17 +92,17 @@ def _dataset(name: str, item: Any, data: memoryview) -> tuple[TensorSpec, Callab
         reason = "its elements lie in another file, which a checkpoint has no business to open"
     if reason:
         kind = dtype or show(str(item.dtype), 40)
-        return TensorSpec(name, shape, kind, role, unreadable=reason, stored_bytes=item.id.get_storage_size()), None
+        return listing.add(TensorSpec(name, shape, kind, role, "", reason, item.id.get_storage_size()))
     spec = TensorSpec(name, shape, dtype, role)
     limit = 64 * MIB + 64 * len(data)
     if spec.nbytes > limit:
         raise Damage(f"would unpack {show(name)} to {show(spec.nbytes)} bytes, more than the limit of {limit}")
     offset = item.id.get_offset()
     if offset is None or item.file.userblock_size:
-        return spec, lambda: _read(data, name)
-    layout = Layout(dtype, shape, contiguous(shape))
+        return listing.add(spec, lambda: _read(data, name))
+    layout = Layout.dense(dtype, shape)
     layout.check(len(data) - offset, show(name))
-    return spec, lambda: layout.array(data[offset:])
+    return listing.add(spec, lambda: layout.array(data[offset:]))
 
 
 def _read(data: memoryview, name: str) -> NDArray[Any]:

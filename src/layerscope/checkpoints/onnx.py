@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.paths import inside
-from layerscope.checkpoints.storage.protobuf import Message, varints
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.storage import Damage, Layout, Message, inside, map_file, shape_of, show, varints
 from layerscope.dtypes import itemsize
 
 __all__ = ["open", "sniff"]
@@ -23,27 +19,13 @@ __all__ = ["open", "sniff"]
 # TensorProto.DataType -> element type, and the field that holds elements when raw_data does not
 FLOATS, INT32S, INT64S, RAW, DOUBLES, UINT64S = 4, 5, 7, 9, 10, 11
 _TYPES = {
-    1: ("float32", FLOATS),
-    2: ("uint8", INT32S),
-    3: ("int8", INT32S),
-    4: ("uint16", INT32S),
-    5: ("int16", INT32S),
-    6: ("int32", INT32S),
-    7: ("int64", INT64S),
-    9: ("bool", INT32S),
-    10: ("float16", INT32S),
-    11: ("float64", DOUBLES),
-    12: ("uint32", UINT64S),
-    13: ("uint64", UINT64S),
-    14: ("complex64", FLOATS),
-    15: ("complex128", DOUBLES),
-    16: ("bfloat16", INT32S),
-    17: ("float8_e4m3fn", INT32S),
-    18: ("float8_e4m3fnuz", INT32S),
-    19: ("float8_e5m2", INT32S),
-    20: ("float8_e5m2fnuz", INT32S),
-    24: ("float8_e8m0fnu", INT32S),
-}
+    1: ("float32", FLOATS), 10: ("float16", INT32S), 11: ("float64", DOUBLES), 16: ("bfloat16", INT32S),
+    2: ("uint8", INT32S), 4: ("uint16", INT32S), 12: ("uint32", UINT64S), 13: ("uint64", UINT64S),
+    3: ("int8", INT32S), 5: ("int16", INT32S), 6: ("int32", INT32S), 7: ("int64", INT64S), 9: ("bool", INT32S),
+    14: ("complex64", FLOATS), 15: ("complex128", DOUBLES),
+    17: ("float8_e4m3fn", INT32S), 18: ("float8_e4m3fnuz", INT32S), 19: ("float8_e5m2", INT32S),
+    20: ("float8_e5m2fnuz", INT32S), 24: ("float8_e8m0fnu", INT32S),
+}  # fmt: skip
 _OTHER = {8: "string", 21: "uint4", 22: "int4", 23: "float4_e2m1", 25: "uint2", 26: "int2", 27: "float6_e2m3"}
 MAX_DEPTH = 20
 # ModelProto's fields that a file can begin with: ir_version, which is written first by every library
@@ -65,27 +47,13 @@ def open(path: Path) -> Checkpoint:
             model.graph(root.message(value))
         elif number == 25:
             model.function(root.message(value))
-    warnings = [f"{show(s.name)} cannot be read: {s.unreadable}" for s in model.specs if s.unreadable]
-    return Checkpoint(path, "ONNX", model.specs, model.loaders, warnings=warnings)
-
-
-@dataclass
-class _Tensor:
-    """The fields of a TensorProto."""
-
-    name: str = ""
-    shape: list[int] = field(default_factory=list)
-    type: int = 0
-    data: dict[int, list[int | memoryview]] = field(default_factory=dict)
-    external: dict[str, str] | None = None
+    return model.listing.checkpoint(path, "ONNX")
 
 
 class _Model:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.specs: list[TensorSpec] = []
-        self.loaders: dict[str, Callable[[], NDArray[Any]]] = {}
-        self.names: set[str] = set()
+        self.listing = Listing()
         self.maps: dict[Path, memoryview] = {}
 
     def graph(self, graph: Message, depth: int = 0) -> None:
@@ -96,7 +64,7 @@ class _Model:
             if number == 1:
                 self.node(graph.message(value), depth)
             elif number == 5:
-                self.add(_tensor(graph.message(value)))
+                self.add(graph.message(value))
             elif number == 15:
                 self.add_sparse(graph.message(value))
 
@@ -108,60 +76,59 @@ class _Model:
 
     def node(self, node: Message, depth: int) -> None:
         """Add the value of a Constant node under the name of its output."""
-        parts = list(node.fields())
-        output = next((_text(value) for number, value in parts if number == 2), "")
-        constant = any(number == 4 and _text(value) == "Constant" for number, value in parts)
-        for number, value in parts:
-            if number != 5:
-                continue
+        fields = node.grouped()
+        constant = any(_text(value) == "Constant" for value in fields[4])
+        for value in fields[5]:
             attribute = node.message(value)
-            for inner, content in attribute.fields():
-                if inner == 5 and constant:
-                    tensor = _tensor(attribute.message(content))
-                    tensor.name = output
-                    self.add(tensor)
-                elif inner in (6, 11):
+            for number, content in attribute.fields():
+                if number == 5 and constant:
+                    self.add(attribute.message(content), _text(*fields[2][:1]))
+                elif number in (6, 11):
                     self.graph(attribute.message(content), depth + 1)
 
     def add_sparse(self, sparse: Message) -> None:
         """List a sparse initializer by the name of its values."""
-        parts = list(sparse.fields())
-        values = next((_tensor(sparse.message(value)) for number, value in parts if number == 1), _Tensor())
-        shape = [n for number, value in parts if number == 3 for n in _numbers(value)]
-        dtype = _TYPES.get(values.type, ("unknown", 0))[0]
+        fields = sparse.grouped()
+        values = sparse.message(*fields[1][:1]).grouped()
+        name = self.listing.unique(_text(*values[8][-1:]) or "constant")
+        dtype = _TYPES.get(_kind(values), ("unknown", 0))[0]
+        shape = shape_of(_numbers(fields[3]))
         reason = "it is sparse, and only dense tensors are read"
-        self._list(TensorSpec(self._unique(values.name), shape_of(shape), dtype, unreadable=reason, stored_bytes=0))
+        self.listing.add(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=0))
 
-    def add(self, tensor: _Tensor) -> None:
-        """List a tensor, and how to read it."""
-        name, shape = self._unique(tensor.name), shape_of(tensor.shape)
-        if tensor.type not in _TYPES:
-            dtype = _OTHER.get(tensor.type, f"type {show(tensor.type)}")
+    def add(self, tensor: Message, name: str = "") -> None:
+        """List a tensor, under its own name if none is given, and how to read it."""
+        fields = tensor.grouped()
+        # Names need be unique only within a graph; bodies of loops may repeat them.
+        name = self.listing.unique(name or _text(*fields[8][-1:]) or "constant")
+        shape, kind = shape_of(_numbers(fields[1])), _kind(fields)
+        if kind not in _TYPES:
+            dtype = _OTHER.get(kind, f"type {show(kind)}")
+            stored = sum(len(part) for part in fields[RAW] if isinstance(part, memoryview))
             reason = f"{dtype} has no numpy values"
-            stored = sum(len(part) for part in tensor.data.get(RAW, []) if isinstance(part, memoryview))
-            return self._list(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=stored))
-        dtype, place = _TYPES[tensor.type]
-        layout = Layout(dtype, shape, contiguous(shape))
-        if tensor.external is not None:
-            return self._add_external(TensorSpec(name, shape, dtype), layout, tensor.external)
-        raw = tensor.data.get(RAW)
-        if raw is not None:
+            return self.listing.add(TensorSpec(name, shape, dtype, unreadable=reason, stored_bytes=stored))
+        dtype, place = _TYPES[kind]
+        layout = Layout.dense(dtype, shape)
+        if 1 in fields[14]:
+            pairs = [tensor.message(value).grouped() for value in fields[13]]
+            external = {_text(*pair[1][-1:]): _text(*pair[2][-1:]) for pair in pairs}
+            return self._add_external(TensorSpec(name, shape, dtype), layout, external)
+        if fields[RAW]:
             place, need = RAW, prod(shape) * itemsize(dtype)
         else:
             need = prod(shape) * (1 if place in (INT32S, INT64S, UINT64S) else itemsize(dtype))
-        parts = tensor.data.get(place, [])
+        parts = fields[place]
         have = sum(len(part) if isinstance(part, memoryview) else 10 for part in parts)
-        if have < need or (raw is not None and have != need):
+        if have < need or (place == RAW and have != need):
             raise Damage(f"holds {have} bytes for {show(name)}, whose shape {show(shape)} needs {show(need)}")
-        self.loaders[name] = lambda: _read(layout, parts, place)
-        return self._list(TensorSpec(name, shape, dtype))
+        return self.listing.add(TensorSpec(name, shape, dtype), lambda: _read(layout, parts, place))
 
     def _add_external(self, spec: TensorSpec, layout: Layout, external: dict[str, str]) -> None:
         file = inside(self.path.parent, external.get("location", ""))
         offset, length = (_decimal(external.get(key, "0")) for key in ("offset", "length"))
         if not file.is_file():
             reason = f"its elements lie in {show(file.name)}, which is not beside the model"
-            return self._list(TensorSpec(spec.name, spec.shape, spec.dtype, unreadable=reason, stored_bytes=length))
+            return self.listing.add(replace(spec, unreadable=reason, stored_bytes=length))
         data = self.maps.get(file)
         if data is None:
             data = self.maps[file] = memoryview(map_file(file) if file.stat().st_size else b"")
@@ -169,40 +136,7 @@ class _Model:
         if length != spec.nbytes or offset + length > len(data):
             where = f"bytes {offset} to {offset + length} of {show(file.name)}, which has {len(data)}"
             raise Damage(f"keeps {show(spec.name)} ({show(spec.nbytes)} bytes) in {where}")
-        self.loaders[spec.name] = lambda: layout.array(data[offset : offset + length])
-        return self._list(spec)
-
-    def _list(self, spec: TensorSpec) -> None:
-        self.specs.append(spec)
-
-    def _unique(self, name: str) -> str:
-        # Names need be unique only within a graph; bodies of loops may repeat them.
-        number, unique = 1, name or "constant"
-        while unique in self.names:
-            number += 1
-            unique = f"{name or 'constant'}#{number}"
-        self.names.add(unique)
-        return unique
-
-
-def _tensor(message: Message) -> _Tensor:
-    tensor = _Tensor()
-    external: dict[str, str] = {}
-    for number, value in message.fields():
-        if number == 1:
-            tensor.shape += _numbers(value)
-        elif number == 2 and isinstance(value, int):
-            tensor.type = value
-        elif number == 8:
-            tensor.name = _text(value)
-        elif number in (FLOATS, INT32S, INT64S, RAW, DOUBLES, UINT64S):
-            tensor.data.setdefault(number, []).append(value)
-        elif number == 13:
-            pair = {key: _text(part) for key, part in message.message(value).fields()}
-            external[pair.get(1, "")] = pair.get(2, "")
-        elif number == 14 and value == 1:
-            tensor.external = external
-    return tensor
+        return self.listing.add(spec, lambda: layout.array(data[offset : offset + length]))
 
 
 def _read(layout: Layout, parts: list[int | memoryview], place: int) -> NDArray[Any]:
@@ -225,12 +159,17 @@ def _elements(parts: list[int | memoryview], place: int, dtype: str) -> memoryvi
     return whole.astype(f"<u{itemsize(dtype)}")
 
 
-def _numbers(value: int | memoryview) -> list[int]:
-    return [value] if isinstance(value, int) else [int(n) for n in varints(value[:1000])]
+def _numbers(values: list[int | memoryview]) -> list[int]:
+    lists = [[value] if isinstance(value, int) else [int(n) for n in varints(value[:1000])] for value in values]
+    return [number for numbers in lists for number in numbers]
 
 
-def _text(value: int | memoryview) -> str:
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else str(value)
+def _kind(tensor: dict[int, list[int | memoryview]]) -> int:
+    return next((value for value in reversed(tensor[2]) if isinstance(value, int)), 0)
+
+
+def _text(value: int | memoryview = 0) -> str:
+    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else str(value or "")
 
 
 def _decimal(text: str) -> int:

@@ -7,34 +7,19 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from layerscope.checkpoints.base import Checkpoint, TensorSpec
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, map_file, shape_of
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.storage import Damage, Layout, map_file, shape_of, show
 
 __all__ = ["open", "sniff"]
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 _DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-    "C64": "complex64",
-}
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -47,16 +32,10 @@ def open(path: Path) -> Checkpoint:
     data = map_file(path)
     table, start = _table(data)
     extra = _metadata(table.pop("__metadata__", None))
-    specs, layouts, warnings = [], {}, []
+    listing = Listing()
     for name, entry in table.items():
-        spec, layout = _tensor(name, entry, start, len(data))
-        specs.append(spec)
-        if layout is None:
-            warnings.append(f"{show(name)} cannot be read: {spec.unreadable}")
-        else:
-            layouts[name] = layout
-    loaders = {name: lambda pair=pair: pair[1].array(memoryview(data)[pair[0] :]) for name, pair in layouts.items()}
-    return Checkpoint(path, "safetensors", specs, loaders, warnings=warnings, extra=extra)
+        _add(listing, name, entry, memoryview(data), start)
+    return listing.checkpoint(path, "safetensors", extra)
 
 
 def _table(data: mmap.mmap) -> tuple[dict[str, Any], int]:
@@ -84,23 +63,25 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _tensor(name: str, entry: Any, start: int, end: int) -> tuple[TensorSpec, tuple[int, Layout] | None]:
+def _add(listing: Listing, name: str, entry: Any, data: memoryview, start: int) -> None:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise Damage(f"has no dtype, shape and data_offsets for {show(name)}")
     shape, offsets = shape_of(entry["shape"]), shape_of(entry["data_offsets"])
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise Damage(f"says that {show(name)} lies at bytes {show(offsets)}")
     first, last = offsets[0] + start, offsets[1] + start
-    if last > end:
-        raise Damage(f"is truncated: it has {end} bytes, {show(name)} needs {last}")
+    if last > len(data):
+        raise Damage(f"is truncated: it has {len(data)} bytes, {show(name)} needs {last}")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
-        reason = f"{show(entry['dtype'], 20)} has no numpy values"
-        return TensorSpec(name, shape, show(entry["dtype"], 20), unreadable=reason, stored_bytes=last - first), None
+        kind = show(entry["dtype"], 20)
+        reason = f"{kind} has no numpy values"
+        return listing.add(TensorSpec(name, shape, kind, unreadable=reason, stored_bytes=last - first))
     spec = TensorSpec(name, shape, dtype)
     if spec.nbytes != last - first:
         raise Damage(f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}")
-    return spec, (first, Layout(dtype, shape, contiguous(shape)))
+    layout = Layout.dense(dtype, shape)
+    return listing.add(spec, lambda: layout.array(data[first:]))
 
 
 def _metadata(value: Any) -> dict[str, object]:

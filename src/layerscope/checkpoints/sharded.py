@@ -9,8 +9,7 @@ from typing import Any
 
 from layerscope.checkpoints import safetensors, torch_legacy, torch_zip
 from layerscope.checkpoints.base import Checkpoint
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.paths import inside
+from layerscope.checkpoints.storage import Damage, inside, show
 
 __all__ = ["find_index", "open", "sniff"]
 

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint
-from layerscope.checkpoints.pickles.assemble import assemble
-from layerscope.checkpoints.pickles.builders import BUILDERS, Storage, storage_type
-from layerscope.checkpoints.pickles.machine import Machine
-from layerscope.checkpoints.pickles.objects import as_python
-from layerscope.checkpoints.pickles.warnings import PickleWarnings
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import map_file
+from layerscope.checkpoints.pickles import BUILDERS, Machine, Storage, as_python, assemble, storage_of
+from layerscope.checkpoints.storage import Damage, map_file, show
 from layerscope.dtypes import STORAGE, itemsize
 
 __all__ = ["open", "sniff"]
@@ -37,7 +32,7 @@ def open(path: Path) -> Checkpoint:
     """The checkpoint in the pickles."""
     data = map_file(path)
     storages = _Storages(data)
-    machine = Machine(data, BUILDERS, storages.find, PickleWarnings())
+    machine = Machine(data, BUILDERS, storages.find)
     root = machine.load()
     if root == MAGIC:
         _check_origin(machine.load(), machine.load())
@@ -67,12 +62,7 @@ class _Storages:
         """The storage of ("storage", type, key, location, count, view), the module of ("module", it)."""
         if isinstance(reference, tuple) and len(reference) > 1 and reference[0] == "module":
             return reference[1]
-        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
-            raise Damage(f"the pickle refers to {show(as_python(reference))}, which is no storage of PyTorch")
-        _, kind, key, _, count = reference[:5]
-        dtype = storage_type(kind)
-        if not isinstance(key, str) or not dtype or type(count) is not int or not 0 <= count < 1 << 60:
-            raise Damage(f"the pickle refers to storage {show(as_python(reference))}, which cannot be")
+        key, dtype, count = storage_of(reference)
         storage = self.known.setdefault(key, Storage(key, dtype, count * _item_bytes(dtype)))
         return _view(storage, reference[5]) if len(reference) > 5 and reference[5] is not None else storage
 

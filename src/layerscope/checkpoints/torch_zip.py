@@ -6,14 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.checkpoints.base import Checkpoint
-from layerscope.checkpoints.pickles.assemble import assemble
-from layerscope.checkpoints.pickles.builders import BUILDERS, Storage, storage_type
-from layerscope.checkpoints.pickles.machine import Machine
-from layerscope.checkpoints.pickles.objects import Dictionary, Node, as_python
-from layerscope.checkpoints.pickles.warnings import PickleWarnings
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import map_file
-from layerscope.checkpoints.storage.zip import MAGIC, MIB, Archive
+from layerscope.checkpoints.pickles import BUILDERS, Dictionary, Machine, Node, Storage, as_python, assemble, storage_of
+from layerscope.checkpoints.storage import MAGIC, MIB, Archive, Damage, map_file, show
 from layerscope.dtypes import STORAGE, itemsize
 
 __all__ = ["from_archive", "open", "sniff"]
@@ -41,22 +35,23 @@ def from_archive(archive: Archive, path: Path) -> Checkpoint:
         raise Damage(f"is a zip archive without a data.pkl, holding {names}", "give a file of torch.save")
     folder = pickles[0].removesuffix("data.pkl")
     _check_byte_order(archive, folder)
-    storages, warnings = _Storages(archive, folder + "data/"), PickleWarnings()
-    root = _load(archive, pickles[0], storages, warnings)
+    storages = _Storages(archive, f"{folder}data/")
+    machine = Machine(_pickle(archive, pickles[0]), BUILDERS, storages.find)
+    root = machine.load()
     script = f"{folder}constants.pkl" in archive.entries
     if script:
-        root = _with_constants(archive, folder, root, storages, warnings)
-    return assemble(path, "TorchScript" if script else "PyTorch", root, warnings, storages.read)
+        storages.folder = f"{folder}constants/"
+        constants = _pickle(archive, f"{folder}constants.pkl")
+        root = _with_constants(root, Machine(constants, BUILDERS, storages.find, machine.warnings).load())
+    return assemble(path, "TorchScript" if script else "PyTorch", root, machine.warnings, storages.read)
 
 
-def _load(archive: Archive, name: str, storages: _Storages, warnings: PickleWarnings) -> Any:
-    return Machine(bytes(archive.read(name, spare=16 * MIB)), BUILDERS, storages.find, warnings).load()
+def _pickle(archive: Archive, name: str) -> bytes:
+    return bytes(archive.read(name, spare=16 * MIB))
 
 
-def _with_constants(archive: Archive, folder: str, root: Any, storages: _Storages, warnings: PickleWarnings) -> Any:
+def _with_constants(root: Any, constants: Any) -> Any:
     """The script's module; tensors that tracing froze lie beside it and are named CONSTANTS.c0, ..."""
-    storages.folder = folder + "constants/"
-    constants = _load(archive, f"{folder}constants.pkl", storages, warnings)
     if not constants or not isinstance(root, Node) or not isinstance(constants, (tuple, list)):
         return root
     named = Dictionary((f"c{i}", constant) for i, constant in enumerate(constants))
@@ -78,13 +73,10 @@ class _Storages:
         self.known: dict[str, Storage] = {}
 
     def find(self, reference: Any) -> Storage:
-        """The storage of ("storage", type, key, location, number of elements)."""
-        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
-            raise Damage(f"the pickle refers to {show(as_python(reference))}, which is no storage of PyTorch")
-        _, kind, key, _, count = reference[:5]
-        name = f"{self.folder}{key}" if isinstance(key, str) else ""
-        dtype = storage_type(kind)
-        if name not in self.archive.entries or not dtype or type(count) is not int or count < 0:
+        """The storage that a pickle refers to."""
+        key, dtype, count = storage_of(reference)
+        name = self.folder + key
+        if name not in self.archive.entries:
             raise Damage(f"the pickle refers to storage {show(as_python(reference))}, which the file does not hold")
         if name not in self.known:
             self.known[name] = self._measure(name, dtype, count)

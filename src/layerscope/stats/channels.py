@@ -46,10 +46,7 @@ def activations(x: NDArray[np.float32], channels_last: bool = False, threads: in
 
 
 def quantize(
-    x: NDArray[np.float32],
-    low: NDArray[np.floating],
-    high: NDArray[np.floating],
-    out: NDArray[np.uint8] | None = None,
+    x: NDArray[np.float32], low: NDArray[np.floating], high: NDArray[np.floating], out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
     """8-bit codes of channels. x float32 (C, N), low and high (C,) -> uint8 (C, N).
 

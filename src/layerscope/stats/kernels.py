@@ -1,7 +1,7 @@
 """The loops, in numba's Python. Importing this file imports numba: `objects` does it once a machine.
 
-What `signatures` lists takes pointers and sizes, as C does, and trusts them: `calls` has checked them. Nothing
-here allocates, raises or touches a Python object, so that the machine code stands alone.
+What `signatures` lists, types included, takes pointers and sizes, as C does, and trusts them: `calls` has checked them.
+Nothing here allocates, raises or touches a Python object, so that the machine code stands alone.
 
 `floats` is float64 (4, R): mean, m2, min, max. `ints` is int64 (4, R): count, zeros, nan, inf. R is the
 number of rows, or of images times channels. Most kernels serve float32 and float64, each compiled by itself.
@@ -25,7 +25,6 @@ from .signatures import HALF
 __all__ = ["bin_pairs", "bin_values", "channels_last", "codes", "count_patterns", "rows", "spread"]
 
 Array = NDArray[Any]
-Pointer = Any
 
 #: how far the squared mean of the shifted values may exceed their variance: a factor of 1e3 costs three
 #: digits of sixteen; beyond, the pivot was an outlier
@@ -142,9 +141,7 @@ def settle(
             careful(values, start, channels, size, floats, ints, row)
 
 
-def rows(
-    values: Pointer, bits: Pointer, size: int, first: int, last: int, floats: Pointer, ints: Pointer, many: int
-) -> None:
+def rows(values, bits, size, first, last, floats, ints, many):
     """Statistics of the rows from `first` to `last`, of `many`. values (many*size,); bits: the same as integers."""
     values, bits = carray(values, last * size), carray(bits, last * size)
     floats, ints = carray(floats, (4, many)), carray(ints, (4, many))
@@ -161,14 +158,7 @@ def tile_sweep(lines: int) -> Callable[..., None]:
 
     @reduction
     def sweep_tile(
-        values: Array,
-        bits: Array,
-        pivot: Array,
-        lows: Array,
-        highs: Array,
-        zeros: Array,
-        totals: Array,
-        squares: Array,
+        values: Array, bits: Array, pivot: Array, lows: Array, highs: Array, zeros: Array, totals: Array, squares: Array
     ) -> None:
         """values, bits (lines, C), the others (C,)"""
         top = np.int32(0x7FFFFFFF)
@@ -198,19 +188,7 @@ sweep_tile = tile_sweep(TILE)
 sweep_line = tile_sweep(1)
 
 
-def channels_last(
-    values: Pointer,
-    bits: Pointer,
-    images: int,
-    size: int,
-    channels: int,
-    first: int,
-    last: int,
-    sums: Pointer,
-    marks: Pointer,
-    floats: Pointer,
-    ints: Pointer,
-) -> None:
+def channels_last(values, bits, images, size, channels, first, last, sums, marks, floats, ints):
     """Statistics of all channels of the images `first` to `last`. values, bits (B, N, C) -> (4, B*C).
 
     sums float64 (3, C), marks int32 (3, C): room to work in.
@@ -266,21 +244,12 @@ def add(values: Array, edges: Array, counts: Array) -> None:
             counts[bin_of(values[i], edges, counts.shape[0])] += 1
 
 
-def bin_values(values: Pointer, size: int, edges: Pointer, bins: int, counts: Pointer) -> None:
+def bin_values(values, size, edges, bins, counts):
     """Add the finite values to the bins. values (N,), edges (bins + 1,) of the same type, counts (bins,)."""
     add(carray(values, size), carray(edges, bins + 1), carray(counts, bins))
 
 
-def bin_pairs(
-    values: Pointer,
-    size: int,
-    edges: Pointer,
-    bins: int,
-    tolerance: float,
-    pairs: Pointer,
-    room: Pointer,
-    counts: Pointer,
-) -> None:
+def bin_pairs(values, size, edges, bins, tolerance, pairs, room, counts):
     """Like `bin_values` for finite values only and at most 255 bins, many times faster.
 
     A value is estimated twice, the tolerance below and above. Where both fall into one bin it is the right
@@ -319,20 +288,20 @@ def bin_pairs(
     add(values[whole:], edges, counts)
 
 
-def count_patterns(bits: Pointer, size: int, counts: Pointer) -> None:
+def count_patterns(bits, size, counts):
     """Add every bit pattern to its counter. bits uint8 or uint16 (N,), counts int64 (256 or 65536,)."""
     for i in range(size):
         counts[bits[i]] += 1
 
 
-def spread(bits: Pointer, size: int, table: Pointer, counts: Pointer, out: Pointer) -> None:
+def spread(bits, size, table, counts, out):
     """Like `count_patterns`, and write down the values. table float32 (256 or 65536,), out float32 (N,)."""
     for i in range(size):
         counts[bits[i]] += 1
         out[i] = table[bits[i]]
 
 
-def codes(values: Pointer, channels: int, size: int, low: Pointer, high: Pointer, out: Pointer) -> None:
+def codes(values, channels, size, low, high, out):
     """values float32 (C, N), low and high float64 (C,), out uint8 (C, N). The formula: see `quantize`."""
     values, out = carray(values, (channels, size)), carray(out, (channels, size))
     for channel in range(channels):

@@ -21,7 +21,6 @@ from .signatures import BINS, BLOCK, FIRST_BIN, LIMBS, LIMBS_MEAN
 __all__ = ["carry", "enlist", "fold", "spectrum"]
 
 Array = NDArray[Any]
-Pointer = Any
 
 njit = numba.njit(error_model="numpy")
 
@@ -29,7 +28,7 @@ MASK = np.uint64(0xFFFFFFFF)
 WORD = np.uint64(32)
 #: limbs beyond which no value of float32 and no sum of its squares begins: nothing is written past the end
 LAST_MEAN = LIMBS_MEAN - 4
-LAST_SQUARE = LIMBS - LIMBS_MEAN - 3
+LAST_SQUARE = LIMBS - LIMBS_MEAN - 4
 #: counters of 16 bits are emptied before one of them can overflow
 FULL = 4 * 60000
 
@@ -57,51 +56,43 @@ def digits(value: float, under: int) -> tuple[Any, Any, Any, Any]:
 
 
 @njit
+def add(sums: Array, first: Any, number: Any, times: Any, sign: Any) -> None:
+    """Add sign * times * number, exactly: long multiplication. number: columns of less than 2**35, not yet carried."""
+    column = carry = np.uint64(0)
+    for k in range(len(number)):
+        column += number[k]
+        carry += times * (column & MASK)
+        sums[first + k] += sign * np.int64(carry & MASK)
+        column >>= WORD
+        carry >>= WORD
+    sums[first + len(number)] += sign * np.int64(carry)
+
+
+@njit
 def add_mean(sums: Array, mean: float, count: Any) -> None:
     """Add count*mean, exactly. sums int64 (LIMBS_MEAN,) in units of 2**-256."""
     first, a, b, c = digits(mean, 256)
-    if first > LAST_MEAN:
-        return
-    sign = np.int64(-1) if mean < 0 else np.int64(1)
-    n = np.uint64(count)
-    carry = n * a
-    sums[first] += sign * np.int64(carry & MASK)
-    carry = (carry >> WORD) + n * b
-    sums[first + 1] += sign * np.int64(carry & MASK)
-    carry = (carry >> WORD) + n * c
-    sums[first + 2] += sign * np.int64(carry & MASK)
-    sums[first + 3] += sign * np.int64(carry >> WORD)
+    if first <= LAST_MEAN:
+        add(sums, first, (a, b, c), np.uint64(count), np.int64(-1) if mean < 0 else np.int64(1))
 
 
 @njit
 def add_square(sums: Array, mean: float, count: Any) -> None:
-    """Add count*mean*mean, exactly: long multiplication. sums int64 (LIMBS - LIMBS_MEAN,) in units of 2**-512."""
+    """Add count*mean*mean, exactly. sums int64 (LIMBS - LIMBS_MEAN,) in units of 2**-512."""
     first, a, b, c = digits(mean, 256)
     if first > LAST_MEAN:
         return
-    first = 2 * first
-    two = np.uint64(2)
-    n = np.uint64(count)
     aa, ab, ac, bb, bc, cc = a * a, a * b, a * c, b * b, b * c, c * c
-    column = aa
-    carry = n * (column & MASK)
-    sums[first] += np.int64(carry & MASK)
-    column = (column >> WORD) + two * (ab & MASK)
-    carry = (carry >> WORD) + n * (column & MASK)
-    sums[first + 1] += np.int64(carry & MASK)
-    column = (column >> WORD) + two * (ab >> WORD) + two * (ac & MASK) + (bb & MASK)
-    carry = (carry >> WORD) + n * (column & MASK)
-    sums[first + 2] += np.int64(carry & MASK)
-    column = (column >> WORD) + two * (ac >> WORD) + (bb >> WORD) + two * (bc & MASK)
-    carry = (carry >> WORD) + n * (column & MASK)
-    sums[first + 3] += np.int64(carry & MASK)
-    column = (column >> WORD) + two * (bc >> WORD) + (cc & MASK)
-    carry = (carry >> WORD) + n * (column & MASK)
-    sums[first + 4] += np.int64(carry & MASK)
-    column = (column >> WORD) + (cc >> WORD)
-    carry = (carry >> WORD) + n * (column & MASK)
-    sums[first + 5] += np.int64(carry & MASK)
-    sums[first + 6] += np.int64(carry >> WORD)
+    two = np.uint64(2)
+    columns = (
+        aa & MASK,
+        (aa >> WORD) + two * (ab & MASK),
+        two * (ab >> WORD) + two * (ac & MASK) + (bb & MASK),
+        two * (ac >> WORD) + (bb >> WORD) + two * (bc & MASK),
+        two * (bc >> WORD) + (cc & MASK),
+        cc >> WORD,
+    )
+    add(sums, 2 * first, columns, np.uint64(count), np.int64(1))
 
 
 @njit
@@ -109,14 +100,10 @@ def add_m2(sums: Array, m2: float) -> None:
     """Add m2, cut to multiples of 2**-512."""
     first, a, b, c = digits(m2, 512)
     if first <= LAST_SQUARE:
-        sums[first] += np.int64(a)
-        sums[first + 1] += np.int64(b)
-        sums[first + 2] += np.int64(c)
+        add(sums, first, (a, b, c), np.uint64(1), np.int64(1))
 
 
-def fold(
-    floats: Pointer, lines: Pointer, images: int, channels: int, ints: Pointer, ends: Pointer, sums: Pointer
-) -> None:
+def fold(floats, lines, images, channels, ints, ends, sums):
     """Add the images to what is known of the channels.
 
     ints int64 (5, C): count, zeros, nan, inf, images on which all is zero. ends float64 (2, C): min, max; NaN before
@@ -161,7 +148,7 @@ def run(limbs: Array, row: int, first: int, last: int) -> None:
         limbs[row, k + 1] += over
 
 
-def carry(limbs: Pointer, many: int, size: int, first: int, last: int) -> None:
+def carry(limbs, many, size, first, last):
     """Bring numbers, the limbs `first` to `last` of each row, into canonical form in place. limbs int64 (R, size)"""
     limbs = carray(limbs, (many, size))
     for row in range(many):
@@ -195,20 +182,7 @@ def seek(values: Array, start: int, step: int, size: int, target: Any) -> int:
     return -1
 
 
-def enlist(
-    values: Pointer,
-    floats: Pointer,
-    lines: Pointer,
-    layout: Pointer,
-    numbers: Pointer,
-    floor: Pointer,
-    keys: Pointer,
-    slots: Pointer,
-    at: Pointer,
-    low: Pointer,
-    codes: Pointer,
-    born: Pointer,
-) -> None:
+def enlist(values, floats, lines, layout, numbers, floor, keys, slots, at, low, codes, born):
     """Put the images into each channel's list of the best.
 
     values float32 (B*each*C*N,). layout int64 (11,): images, rows an image, channels, values a row, whether the
@@ -306,19 +280,7 @@ def empty(tables: Array, counts: Array, delta: Array) -> None:
     tables[:, BINS] = 0  # of -0.0, where nothing else is negative
 
 
-def spectrum(
-    bits: Pointer,
-    lines: Pointer,
-    images: int,
-    channels: int,
-    size: int,
-    rest: int,
-    signs: int,
-    width: int,
-    counts: Pointer,
-    delta: Pointer,
-    room: Pointer,
-) -> None:
+def spectrum(bits, lines, images, channels, size, rest, signs, width, counts, delta, room):
     """Add the finite values to each channel's counters of bins of float bits.
 
     bits int32 (B, C, N): float32 values. lines as in `fold`. counts uint32 (C, signs, width), positive first: no value

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from layerscope.dtypes import decode
 from layerscope.maps import Maps
-from layerscope.stats import quantize
+from layerscope.stats import activations, quantize
 
 __all__ = ["MAX_TILES", "kernel_maps", "layout_of", "role_of"]
 
@@ -55,12 +55,8 @@ def _coded(planes: NDArray[np.float32], low: NDArray, high: NDArray, reduced: in
 
 def _span(planes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Finite minimum and maximum of each plane, NaN where there is none: (C,), (C,)"""
-    flat = planes.reshape(len(planes), -1)
-    finite = np.isfinite(flat)
-    low = np.where(finite, flat, np.inf).min(1, initial=np.inf)
-    high = np.where(finite, flat, -np.inf).max(1, initial=-np.inf)
-    none = ~finite.any(1)
-    return np.where(none, np.nan, low).astype(np.float64), np.where(none, np.nan, high).astype(np.float64)
+    columns = activations(np.ascontiguousarray(planes).reshape(1, len(planes), -1))
+    return columns.min[0] + 0.0, columns.max[0] + 0.0  # -0.0 is 0.0
 
 
 def _matrix(bits: NDArray, dtype: str) -> tuple[Maps, str]:

@@ -7,54 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.checkpoints.pickles.machine import COST_ITEM, Arguments, Builder, Machine
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import Layout, contiguous, shape_of
+from layerscope.checkpoints.storage import Damage, Layout, contiguous, shape_of, show
 from layerscope.dtypes import STORAGE
 
-__all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_type"]
+from .machine import COST_ITEM, Arguments, Builder, Machine
+from .objects import Dictionary, Global, Node, Stateful, as_python
+
+__all__ = ["BUILDERS", "Array", "Kind", "Storage", "Tensor", "element_type", "is_plain", "storage_of"]
 
 _STORAGE_TYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-    "QInt8Storage": "qint8",
-    "QUInt8Storage": "quint8",
-    "QInt32Storage": "qint32",
-    "QUInt4x2Storage": "quint4x2",
-    "QUInt2x4Storage": "quint2x4",
-    "UntypedStorage": "uint8",
-}
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "UntypedStorage": "uint8", "BoolStorage": "bool",
+    "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64",
+    "QInt32Storage": "qint32", "QInt8Storage": "qint8", "QUInt8Storage": "quint8",
+    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
+}  # fmt: skip
 _TORCH_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
 _TORCH_ALIASES |= {"short": "int16", "cfloat": "complex64", "cdouble": "complex128", "chalf": "complex32"}
-_TORCH_PLAIN = (
-    "torch.Tensor",
-    "torch.device",
-    "torch.Size",
-    "torch.nn.parameter.Parameter",
-    "torch.nn.parameter.Buffer",
-)
-_SCHEMES = (
-    "per_tensor",
-    "per_channel",
-    "strided",
-    "sparse_",
-    "contiguous_format",
-    "preserve_format",
-    "channels_last",
-)
-
-
+_SCHEMES = ("per_tensor", "per_channel", "strided", "sparse_", "contiguous_format", "preserve_format", "channels_last")
 _DTYPES = {f"{sign}int{bits}" for sign in ("u", "") for bits in range(1, 8)} | {*STORAGE, *_TORCH_ALIASES}
 _DTYPES |= {"bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "quint4x2", "quint2x4", "float4_e2m1fn_x2"}
 # numpy's code -> element type, for the types that numpy has itself
@@ -120,11 +91,16 @@ class Array(Stateful):
         self.data = data.encode() if isinstance(data, str) else data if isinstance(data, bytes) else None
 
 
-def storage_type(value: object) -> str:
-    """The element type of a storage class, "" if it is none."""
-    if isinstance(value, Global) and value.module in ("torch", "torch.cuda", "torch.storage"):
-        return _STORAGE_TYPES.get(value.name, "")
-    return ""
+def storage_of(reference: Any) -> tuple[str, str, int]:
+    """Key, element type and number of elements of ("storage", type, key, location, number of elements, ...)."""
+    if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] not in ("storage", b"storage"):
+        raise Damage(f"the pickle refers to {show(as_python(reference))}, which is no storage of PyTorch")
+    _, kind, key, _, count = reference[:5]
+    known = isinstance(kind, Global) and kind.module in ("torch", "torch.cuda", "torch.storage")
+    dtype = _STORAGE_TYPES.get(kind.name, "") if known else ""
+    if not isinstance(key, str) or not dtype or type(count) is not int or not 0 <= count < 1 << 60:
+        raise Damage(f"the pickle refers to storage {show(as_python(reference))} with an invalid key, type or size")
+    return key, dtype, count
 
 
 def element_type(value: object) -> str:
@@ -136,7 +112,7 @@ def element_type(value: object) -> str:
 
 def is_plain(name: str) -> bool:
     """Whether a global is part of plain torch, numpy or Python data."""
-    if name in BUILDERS or name in _TORCH_PLAIN or name.startswith("__torch__."):
+    if name in BUILDERS or name == "torch.Tensor" or name.startswith("__torch__."):
         return True
     module, _, last = name.rpartition(".")
     if last in _STORAGE_TYPES or name == "torch.storage.TypedStorage":
@@ -172,24 +148,26 @@ def _rebuild_tensor_v3(m: Machine, arguments: Arguments) -> Tensor:
     return _tensor(storage, offset, shape, strides, element_type(arguments[6]))
 
 
+def _without_elements(dtype: str, shape: Any, reason: str, storage: Storage | None = None) -> Tensor:
+    shape = shape_of(shape)
+    return Tensor(Layout.dense(dtype, shape), storage, reason)
+
+
 def _rebuild_sparse(m: Machine, arguments: Arguments) -> Tensor:
     parts = arguments[1]
     values, shape = (parts[1], parts[2]) if isinstance(parts[2], (tuple, list)) else (parts[2], parts[3])
-    shape = shape_of(shape)
-    layout = Layout(values.layout.dtype, shape, contiguous(shape))
-    return Tensor(layout, values.storage, "it is sparse, and only dense tensors are read")
+    reason = "it is sparse, and only dense tensors are read"
+    return _without_elements(values.layout.dtype, shape, reason, values.storage)
 
 
 def _rebuild_meta(m: Machine, arguments: Arguments) -> Tensor:
-    shape = shape_of(arguments[1])
-    layout = Layout(element_type(arguments[0]), shape, contiguous(shape))
-    return Tensor(layout, None, "it was saved from the meta device, without elements")
+    reason = "it was saved from the meta device, without elements"
+    return _without_elements(element_type(arguments[0]), arguments[1], reason)
 
 
 def _rebuild_wrapper(m: Machine, arguments: Arguments) -> Tensor:
-    shape = shape_of(arguments[2])
-    layout = Layout(element_type(arguments[1]), shape, contiguous(shape))
-    return Tensor(layout, None, f"it is a {show(_dotted(arguments[0]))}, which only its own code can unwrap")
+    reason = f"it is a {show(_dotted(arguments[0]))}, which only its own code can unwrap"
+    return _without_elements(element_type(arguments[1]), arguments[2], reason)
 
 
 def _rebuild_nested(m: Machine, arguments: Arguments) -> Tensor:
@@ -285,67 +263,40 @@ def _value(m: Machine, arguments: Arguments) -> Node:
     return Node(None, arguments)
 
 
-BUILDERS: dict[str, Builder] = {
-    "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
-    "torch._utils._rebuild_qtensor": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._utils._rebuild_sparse_tensor": _rebuild_sparse,
-    "torch._utils._rebuild_sparse_csr_tensor": _rebuild_sparse,
-    "torch._utils._rebuild_nested_tensor": _rebuild_nested,
-    "torch._utils._rebuild_meta_tensor_no_storage": _rebuild_meta,
-    "torch._utils._rebuild_wrapper_subclass": _rebuild_wrapper,
-    "torch._utils._rebuild_device_tensor_from_numpy": _rebuild_from_numpy,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
-    "torch._utils._rebuild_xla_tensor": _rebuild_from_numpy,
-    "torch._tensor._rebuild_from_type": _rebuild_from_type,
-    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
-    "torch.nn.parameter.Parameter": _first,
-    "torch.nn.parameter.Buffer": _first,
-    "torch.storage.TypedStorage": _typed_storage,
-    "torch.serialization._get_layout": _value,
-    "torch.Size": _size,
-    "torch.device": _value,
-    "torch.jit._pickle.build_intlist": _sequence,
-    "torch.jit._pickle.build_tensorlist": _sequence,
-    "torch.jit._pickle.build_doublelist": _sequence,
-    "torch.jit._pickle.build_boollist": _sequence,
-    "torch.jit._pickle.build_tensor_from_id": _value,
-    "torch.jit._pickle.restore_type_tag": _sequence,
-    "collections.OrderedDict": _mapping,
-    "collections.Counter": _mapping,
-    "collections.defaultdict": _mapping,
-    "collections.deque": _sequence,
-    "builtins.dict": _mapping,
-    "builtins.list": _sequence,
-    "builtins.tuple": _sequence,
-    "builtins.set": _sequence,
-    "builtins.frozenset": _sequence,
-    "builtins.bytearray": _bytes,
-    "builtins.bytes": _bytes,
-    "builtins.complex": _value,
-    "builtins.slice": _value,
-    "builtins.range": _value,
-    "builtins.object": _value,
-    "builtins.float": _sequence,
-    "builtins.int": _sequence,
-    "builtins.bool": _sequence,
-    "builtins.str": _sequence,
-    "copyreg._reconstructor": _new_class,
-    "datetime.datetime": _value,
-    "datetime.date": _value,
-    "datetime.timedelta": _value,
-    "decimal.Decimal": _value,
-    "fractions.Fraction": _value,
-    "_codecs.encode": _bytes,
-    "numpy.dtype": _kind,
-    "numpy.ndarray": _array,
-    "numpy.core.multiarray._reconstruct": _array,
-    "numpy._core.multiarray._reconstruct": _array,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _array_from_buffer,
-    "numpy._core.numeric._frombuffer": _array_from_buffer,
-}
+#: builder, module, and the names in it that the builder follows
+_FOLLOWED: tuple[tuple[Builder, str, str], ...] = (
+    (_rebuild_tensor, "torch._utils", "_rebuild_tensor _rebuild_tensor_v2 _rebuild_qtensor"),
+    (_rebuild_tensor_v3, "torch._utils", "_rebuild_tensor_v3"),
+    (_rebuild_sparse, "torch._utils", "_rebuild_sparse_tensor _rebuild_sparse_csr_tensor"),
+    (_rebuild_nested, "torch._utils", "_rebuild_nested_tensor"),
+    (_rebuild_meta, "torch._utils", "_rebuild_meta_tensor_no_storage"),
+    (_rebuild_wrapper, "torch._utils", "_rebuild_wrapper_subclass"),
+    (_rebuild_from_numpy, "torch._utils", "_rebuild_device_tensor_from_numpy _rebuild_xla_tensor"),
+    (_first, "torch._utils", "_rebuild_parameter _rebuild_parameter_with_state _rebuild_device_tensor_from_cpu_tensor"),
+    (_first, "torch.nn.parameter", "Parameter Buffer"),
+    (_rebuild_from_type, "torch._tensor", "_rebuild_from_type _rebuild_from_type_v2"),
+    (_typed_storage, "torch.storage", "TypedStorage"),
+    (_size, "torch", "Size"),
+    (_value, "torch", "device"),
+    (_value, "torch.serialization", "_get_layout"),
+    (_value, "torch.jit._pickle", "build_tensor_from_id"),
+    (_sequence, "torch.jit._pickle", "build_intlist build_tensorlist build_doublelist build_boollist restore_type_tag"),
+    (_mapping, "collections", "OrderedDict Counter defaultdict"),
+    (_sequence, "collections", "deque"),
+    (_mapping, "builtins", "dict"),
+    (_sequence, "builtins", "list tuple set frozenset float int bool str"),
+    (_bytes, "builtins", "bytearray bytes"),
+    (_value, "builtins", "complex slice range object"),
+    (_new_class, "copyreg", "_reconstructor"),
+    (_value, "datetime", "datetime date timedelta"),
+    (_value, "decimal", "Decimal"),
+    (_value, "fractions", "Fraction"),
+    (_bytes, "_codecs", "encode"),
+    (_kind, "numpy", "dtype"),
+    (_array, "numpy", "ndarray"),
+)
+BUILDERS = {f"{module}.{name}": builder for builder, module, names in _FOLLOWED for name in names.split()}
+for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
+    BUILDERS[f"{_core}.multiarray._reconstruct"] = _array
+    BUILDERS[f"{_core}.multiarray.scalar"] = _scalar
+    BUILDERS[f"{_core}.numeric._frombuffer"] = _array_from_buffer

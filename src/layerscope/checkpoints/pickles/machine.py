@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Stateful, as_python
-from layerscope.checkpoints.pickles.warnings import PickleWarnings
-from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage import Damage, show
+
+from .objects import Dictionary, Global, Node, Stateful, as_python
+from .warnings import PickleWarnings
 
 __all__ = ["COST_ITEM", "Arguments", "Builder", "Machine"]
 
@@ -30,12 +31,7 @@ MAX_DIGITS = 2000
 MAX_PROTOCOL = 5
 COST_CONTAINER, COST_NODE, COST_MEMO, COST_MARK, COST_GLOBAL, COST_ITEM = 96, 384, 96, 40, 240, 16
 
-_PYTHON_2 = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
-    "exceptions": "builtins",
-    "UserDict": "collections",
-}
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins", "UserDict": "collections"}
 
 Arguments = tuple[Any, ...]
 Builder = Callable[["Machine", Arguments], object]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.storage.errors import show
+from layerscope.checkpoints.storage import show
 
 __all__ = ["Dictionary", "Global", "Node", "Opaque", "Stateful", "as_python"]
 

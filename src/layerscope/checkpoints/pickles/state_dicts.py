@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerscope.checkpoints.pickles.builders import Array, Tensor
-from layerscope.checkpoints.pickles.objects import Dictionary, Global, Node, Opaque, as_python
-from layerscope.checkpoints.storage.errors import Damage, show
+from layerscope.checkpoints.storage import Damage, show
+
+from .builders import Array, Tensor
+from .objects import Dictionary, Global, Node, Opaque, as_python
 
 __all__ = ["Found", "Named", "find"]
 
@@ -82,7 +83,6 @@ def find(root: Any) -> Found:
     found.extra = _plain_values(root) if isinstance(root, Dictionary) else {}
     if found.stripped:
         found.extra["stripped_prefix"] = ", ".join(found.stripped)
-    _make_unique(found.tensors)
     return found
 
 
@@ -136,7 +136,9 @@ def _children(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
         return [(_text(key), child) for key, child in value.items()]
     if isinstance(value, Node):
-        return _module_children(value) if _is_state(value) else _object_children(value)
+        if _is_state(value):
+            return _module_children(value)
+        return [*_children(value.attributes), *_children(value.entries or {}), *_children(value.items)]
     return list(enumerate(value))
 
 
@@ -162,10 +164,6 @@ def _module_children(node: Node) -> list[tuple[Any, Any]]:
         pairs = _children(content) if isinstance(content, dict) else []
         children += [pair for pair in pairs if group != "_buffers" or pair[0] not in transient]
     return children
-
-
-def _object_children(node: Node) -> list[tuple[Any, Any]]:
-    return [*_children(node.attributes), *_children(node.entries or {}), *_children(node.items)]
 
 
 def _weight_groups(walk: _Walk, root: Dictionary) -> dict[Any, Any]:
@@ -210,10 +208,10 @@ def _common_prefix(names: list[str]) -> str:
     """The wrappers' prefix that every name has, such as "module." of DataParallel, "" if one lacks it."""
     cut = ""
     while names:
-        longer = [cut + prefix for prefix in PREFIXES if all(name.startswith(cut + prefix) for name in names)]
+        longer = next((cut + more for more in PREFIXES if all(name.startswith(cut + more) for name in names)), "")
         if not longer:
             break
-        cut = longer[0]
+        cut = longer
     return cut
 
 
@@ -224,15 +222,3 @@ def _plain_values(root: Dictionary) -> dict[str, object]:
         if (short or (isinstance(value, str) and len(value) <= MAX_TEXT)) and len(values) < MAX_EXTRA:
             values[show(_text(key))] = value
     return values
-
-
-def _make_unique(tensors: list[Named]) -> None:
-    """Number names that meet: {"a.b": x, "a": {"b": y}} has "a.b" and "a.b#2"."""
-    taken: set[str] = set()
-    number: dict[str, int] = {}
-    for tensor in tensors:
-        name = tensor.name
-        while tensor.name in taken:
-            number[name] = number.get(name, 1) + 1
-            tensor.name = f"{name}#{number[name]}"
-        taken.add(tensor.name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerscope.checkpoints.pickles.objects import Global, Node, as_python
-from layerscope.checkpoints.storage.errors import show
+from layerscope.checkpoints.storage import show
+
+from .objects import Global, Node, as_python
 
 __all__ = ["PickleWarnings"]
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layerscope.checkpoints.storage.errors import Damage, show
+from .errors import Damage, show
 
 __all__ = ["refuse", "refuse_path"]
 
 _AGAIN = "download the file itself, not the page about it"
 _BEGINNINGS = (
-    (
-        b"version https://git-lfs",
-        "is a git-lfs pointer, not the file",
-        "run `git lfs pull` in its repository",
-    ),
+    (b"version https://git-lfs", "is a git-lfs pointer, not the file", "run `git lfs pull` in its repository"),
     (b"<!doctype html", "is a web page (HTML)", _AGAIN),
     (b"<html", "is a web page (HTML)", _AGAIN),
     (b"<?xml", "is an XML document, perhaps a download's error message", _AGAIN),
@@ -31,21 +27,10 @@ _BEGINNINGS = (
     (b"\x7felf", "is a program", "give a checkpoint"),
     (b"pk\x05\x06", "is an empty zip archive", "save the checkpoint again"),
 )
+#: of PyTorch's tar files, which nothing has written since 2017
+_OLD_TAR = ("sys_info", "pickle", "storages", "tensors")
 _MAX_LISTED = 5
-_SUFFIXES = (
-    ".pth",
-    ".pt",
-    ".pt2",
-    ".bin",
-    ".ckpt",
-    ".tar",
-    ".pkl",
-    ".safetensors",
-    ".onnx",
-    ".gguf",
-    ".h5",
-    ".keras",
-)
+_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".tar", ".pkl", ".safetensors", ".onnx", ".gguf", ".h5", ".keras")
 
 
 def refuse(head: bytes) -> Damage:
@@ -56,6 +41,14 @@ def refuse(head: bytes) -> Damage:
     for beginning, what, step in _BEGINNINGS:
         if start.startswith(beginning):
             return Damage(what, step)
+    if head[257:262] == b"ustar":
+        first = head[:100].split(b"\0")[0].decode("utf-8", "replace").removeprefix("./")
+        if first in _OLD_TAR:
+            return Damage(
+                "is in the tar format that PyTorch wrote before version 0.1.10",
+                "if you trust it, run torch.save(torch.load(OLD, weights_only=False), NEW) and give NEW",
+            )
+        return Damage(f"is a tar archive that begins with {show(first)}", "unpack it and give the checkpoint inside")
     if not head.strip(b"\0"):
         return Damage("begins with zeros only, as a file that was never fully written", "get it again")
     step = "give a file of torch.save, safetensors, ONNX, GGUF or Keras"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from layerscope.checkpoints.storage.errors import Damage, show
+from .errors import Damage, show
 
 __all__ = ["inside"]
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.storage.errors import Damage
+from .errors import Damage
 
 __all__ = ["Message", "varints"]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 #: fields that one file may have; a field costs two bytes of file, and a microsecond
 MAX_FIELDS = 5_000_000
+_NOTHING = memoryview(b"")
 
 
 class Message:
@@ -45,7 +47,14 @@ class Message:
             yield number, data[at : at + length]
             at += length
 
-    def message(self, value: int | memoryview) -> Message:
+    def grouped(self) -> defaultdict[int, list[int | memoryview]]:
+        """The values of every field by its number, in their order."""
+        values: defaultdict[int, list[int | memoryview]] = defaultdict(list)
+        for number, value in self.fields():
+            values[number].append(value)
+        return values
+
+    def message(self, value: int | memoryview = _NOTHING) -> Message:
         """The message in the bytes of a field."""
         if isinstance(value, int):
             raise Damage("has a number where a protobuf message should be")

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from layerscope.checkpoints.storage.errors import Damage, show
 from layerscope.dtypes import STORAGE, itemsize
+
+from .errors import Damage, show
 
 __all__ = ["Layout", "contiguous", "map_file", "shape_of"]
 
@@ -52,6 +53,11 @@ class Layout:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+
+    @classmethod
+    def dense(cls, dtype: str, shape: tuple[int, ...]) -> Layout:
+        """In C order, from the beginning of the buffer."""
+        return cls(dtype, shape, contiguous(shape))
 
     def __post_init__(self) -> None:
         # numpy multiplies all sizes but the zeros, also for an array without elements

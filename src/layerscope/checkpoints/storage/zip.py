@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerscope.checkpoints.storage.errors import Damage, show
-from layerscope.checkpoints.storage.strided import map_file
+from .errors import Damage, show
+from .strided import map_file
 
 __all__ = ["MAGIC", "MIB", "Archive", "Entry", "names_in"]
 
