@@ -97,8 +97,8 @@ def test_help_and_weights_start_without_torch(checkpoint):
 DOOR = [
     "CheckpointError", "DeviceError", "Diverged", "EngineError", "ForwardError", "ImageError", "LayerscopeError",
     "NetworkError", "NoEntry", "NoMatch", "OutputError", "Record", "RecordError", "UsageError", "__version__",
-    "capture", "compare", "errors", "evidence", "features", "layers", "load", "open_checkpoint", "survey", "train", "unit",
-    "view", "watch", "weights",
+    "capture", "compare", "errors", "evidence", "features", "layers", "load", "open_checkpoint", "survey", "train",
+    "unit", "view", "watch", "weights",
 ]  # fmt: skip
 
 
