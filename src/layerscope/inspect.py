@@ -134,8 +134,8 @@ def features(
     """Run images through a network and record every layer that runs, as the layer produced it.
 
     `model`: a module, or what the command line takes for NETWORK. `images`: a tensor (B, C, H, W) that is
-    preprocessed already, a path, or several; a folder stands for the images in it. A network that takes something
-    else is given a list of tensors, a tuple of its arguments or a dict of its named arguments.
+    preprocessed already, a path, or several; a folder stands for the images in and below it. A network that takes
+    something else is given a list of tensors, a tuple of its arguments or a dict of its named arguments.
     `layers`: globs over the paths or types of layers; all leaves if empty. `ops`: what functions between the modules
     give, too, as `layer1.0/add`. `attention`: the weights of every attention as `PATH/attention`, a head a channel.
     `predict=False`: no classes; passes after the first end as soon as the last of the layers has run.

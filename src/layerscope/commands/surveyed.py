@@ -76,11 +76,11 @@ def survey(
     other = network_of(against, **preprocessing) if against else None
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")
-    given = images[0] if len(images) == 1 else list(images)
     with terminal.bar("survey", count=True, unit="images") as progress:
         record = run(
-            opened, given, patterns, engine, progress, top=top, histograms=histograms, against=other,
-            workers=workers, address=address, record=save, restart=restart,
+            opened, images[0] if len(images) == 1 else list(images), layers=patterns, engine=engine, top=top,
+            histograms=histograms, against=other, workers=workers, address=address, record=save, restart=restart,
+            progress=progress,
         )  # fmt: skip
     if save:
         say(f"record: {save}")
