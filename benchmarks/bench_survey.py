@@ -33,8 +33,8 @@ from torch import Tensor
 from layerscope.hooks import looking
 from layerscope.networks.build import build
 from layerscope.networks.open import Network
-from layerscope.surveying.meter import Measures, Meter, calibration
-from layerscope.surveying.state import State
+from layerscope.surveying.accumulators.network import NetworkAccumulator
+from layerscope.surveying.accumulators.update import Measures, Updater, calibration
 
 CHUNK = 64
 
@@ -95,7 +95,7 @@ def peak() -> float:
 
 def variants(network: Network, jpegs: list[bytes], size: int) -> dict[str, Measures]:
     """What is measured, by the heading of its row."""
-    scale = calibration(network, [tensor for tensor, _ in batches(network, jpegs, 0, size)])
+    scale = calibration(network, torch.cat([tensor for tensor, _ in batches(network, jpegs, 0, size)]))
     return {
         "statistics": Measures(top=0, histograms=()),
         "statistics, silent, top 9": Measures(histograms=()),
@@ -111,24 +111,24 @@ def plain(network: Network, tensor: Tensor) -> None:
         network.model(tensor)
 
 
-def see(meter: Meter, tensor: Tensor, numbers: range) -> None:
+def see(updater: Updater, tensor: Tensor, numbers: range) -> None:
     """The same, measured; labels are made up."""
-    classes = meter.measures.classes
-    meter.batch(tensor, numbers, [number * 7 % classes for number in numbers] if classes else None)
+    classes = updater.measures.classes
+    updater.update(tensor, numbers, [number * 7 % classes for number in numbers] if classes else None)
 
 
 def measure(network: Network, jpegs: list[bytes], what: Measures, chunks: int, size: int) -> list[float]:
     """Shares of the plain pass by chunk."""
-    meter, whole, shares = Meter(network, (), what), State.zero(), []
+    updater, whole, shares = Updater(network, (), what), NetworkAccumulator(), []
     for first in range(0, chunks * CHUNK, CHUNK):
         base = spent = 0.0
         for number, at in enumerate(range(first, first + CHUNK, size)):
             for measured in (number % 2 == 0, number % 2 == 1):  # whoever comes second finds the files in the cache
                 if measured:
-                    spent += cpu(lambda at=at: see(meter, *decoded(network, jpegs, at, size)))  # type: ignore[misc]
+                    spent += cpu(lambda at=at: see(updater, *decoded(network, jpegs, at, size)))  # type: ignore[misc]
                 else:
                     base += cpu(lambda at=at: plain(network, decoded(network, jpegs, at, size)[0]))  # type: ignore[misc]
-        spent += cpu(lambda: whole.merge(meter.take()))
+        spent += cpu(lambda: whole.merge(updater.take()))
         shares.append(base / spent)
     return shares
 
@@ -137,16 +137,16 @@ def held(name: str, variant: str, jpegs: list[bytes], size: int) -> tuple[float,
     """MB that two chunks take at most, and MB of the state; with no variant, of the plain pass. In its own process."""
     torch.set_num_threads(1)
     network = Network(build(f"torchvision:{name}"), name)
-    meter = Meter(network, (), variants(network, jpegs, size)[variant]) if variant else None
-    whole = State.zero()
+    updater = Updater(network, (), variants(network, jpegs, size)[variant]) if variant else None
+    whole = NetworkAccumulator()
     for first in (0, CHUNK):
         for tensor, numbers in batches(network, jpegs, first, size):
-            if meter:
-                see(meter, tensor, numbers)
+            if updater:
+                see(updater, tensor, numbers)
             else:
                 plain(network, tensor)
-        if meter:
-            whole.merge(meter.take())
+        if updater:
+            whole.merge(updater.take())
     return peak(), whole.nbytes / 1e6
 
 

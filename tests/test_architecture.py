@@ -73,6 +73,39 @@ def test_a_file_imports_only_from_lower_levels(path):
         assert LEVELS[other] < LEVELS[here], f"{here} imports {other}"
 
 
+def module_of(path: Path) -> str:
+    return ".".join(("layerscope", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_files(path: Path, modules: set[str]) -> set[str]:
+    """Modules of this package that a file imports anywhere, in functions and for types too."""
+    here = module_of(path).split(".") + (["__init__"] if path.name == "__init__.py" else [])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: -node.level] if node.level else []
+            start = ".".join([*above, *filter(None, [node.module])])
+            names = {f"{start}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else start for name in names}
+    return found & modules - {module_of(path)}
+
+
+def test_no_file_imports_itself_through_others():
+    modules = {module_of(path) for path in FILES}
+    arrows = {module_of(path): imported_files(path, modules) for path in FILES}
+    assert sum(map(len, arrows.values())) > 2 * len(FILES), "this test sees no imports"
+    free: set[str] = set()
+    while freed := {name for name in arrows if name not in free and arrows[name] <= free}:
+        free |= freed
+    # What is left is in a circle, or imports one; most of the latter go once nothing imports them.
+    left = {name: arrows[name] - free for name in arrows if name not in free}
+    while outer := set(left) - set().union(*left.values()):
+        left = {name: arrows for name, arrows in left.items() if name not in outer}
+    assert not left, f"a circle of imports: {sorted(left)}"
+
+
 def test_every_level_is_in_the_documentation():
     text = (ROOT / "docs" / "architecture.md").read_text()
     for name in LEVELS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from layerscope.errors import ImageError
-from layerscope.images import find_images, open_image, read_idx
-from layerscope.surveying.source import open_source
+from layerscope.images import find_images, open_image, read_idx, scan
+from layerscope.surveying.sources import open_source
+from layerscope.training.data import find_examples
 from tests.conftest import picture
 
 
@@ -103,6 +105,38 @@ def test_a_folder_stands_for_its_images(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ImageError, match="no image in this folder"):
         find_images([tmp_path / "none"])
+
+
+def test_every_command_finds_the_same_images_in_a_folder(tmp_path):
+    """However deep they lie: of a class, `train` once left out what was not right in its folder."""
+    for name in ("b/2.png", "b/10.png", "a/x.png", "a/deep/er/y.PNG", "a/deep/.hidden/z.png", ".git/x.png", "b/.z.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a", target_is_directory=True)
+    source = open_source(tmp_path)
+    names = ["a/x.png", "a/deep/er/y.PNG", "b/2.png", "b/10.png"]
+    assert [source.name(number) for number in range(len(source))] == names
+    assert (source.classes, [source.label(number) for number in range(4)]) == (["a", "b"], [0, 0, 1, 1])
+    assert find_images([tmp_path]) == sorted(tmp_path / name for name in names)
+    examples = find_examples(tmp_path, 0, 0.5, None)
+    assert (examples.classes, examples.targets.tolist()) == (["a", "b"], [0, 0, 1, 1])
+    assert sorted(examples.sources) == sorted(tmp_path / name for name in names)
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    whole = os.scandir
+
+    def refuse(path):
+        if os.fsdecode(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", path)
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ImageError, match=r"a: cannot be read \(Permission denied\); check its permissions"):
+        scan(tmp_path)
 
 
 def test_idx(tmp_path):

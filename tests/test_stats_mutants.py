@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from layerscope.stats import distribution, histogram
-from layerscope.surveying import exact
-from layerscope.surveying.bins import narrow
-from layerscope.surveying.meaning import classes
-from layerscope.surveying.pooled import Pooled
+from layerscope.surveying.accumulators import exact
+from layerscope.surveying.accumulators.histogram import narrow
+from layerscope.surveying.accumulators.means import classes
 
 
 @pytest.mark.parametrize("low", [1.0, -3.0, 1e300])
@@ -29,7 +28,7 @@ def test_the_greatest_number_is_in_the_last_bin_where_the_range_overflows():
 def test_sums_of_images_are_carried_from_the_first_limb_on():
     sums = np.zeros((1, exact.LIMBS), np.int64)
     sums[0, 0] = sums[0, exact.LIMBS_MEAN] = 5 << 32
-    assert np.flatnonzero(exact.settled(sums)[0]).tolist() == [1, exact.LIMBS_MEAN + 1]
+    assert np.flatnonzero(exact.carry(sums, exact.LIMBS_MEAN)[0]).tolist() == [1, exact.LIMBS_MEAN + 1]
 
 
 @pytest.mark.parametrize("units", [1, 5, 2**52 - 1, -(2**53) + 1, 2**60])
@@ -44,22 +43,6 @@ def test_a_sum_counts_units(units):
 )
 def test_counts_are_kept_in_the_narrowest_type(most, kind):
     assert narrow(np.array([[0, most]])).dtype == kind
-
-
-@pytest.mark.parametrize(
-    ("labels", "fit"), [([], True), ([0, 2], True), ([2], True), ([0, 3], False), ([-1, 2], False), ([1, 1], False)]
-)
-def test_labels_of_a_partial_survey_are_those_of_its_classes(labels, fit):
-    def get(name, dtype, shape):
-        if name == "labels":
-            return np.array(labels, np.int64)
-        return np.zeros(shape, dtype[0] if isinstance(dtype, tuple) else dtype)
-
-    if fit:
-        assert Pooled.restore(get, 2, 5, True, 3).classes.labels.tolist() == labels
-    else:
-        with pytest.raises(ValueError, match="labels are not those of 3 classes"):
-            Pooled.restore(get, 2, 5, True, 3)
 
 
 def test_a_share_is_no_more_than_everything():

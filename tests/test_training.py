@@ -224,6 +224,13 @@ def test_idx_files(tmp_path, nets, compress):
     assert result.preprocessing.mean == (0.5,)  # the network takes one channel
 
 
+def test_idx_files_as_kaggle_names_them(tmp_path):
+    folder = idx(tmp_path / "mnist", [0, 1] * 4)
+    for name in ("images-idx3", "labels-idx1"):
+        (folder / f"train-{name}-ubyte").rename(folder / f"train-{name.replace('-', '.')}-ubyte")
+    assert len(find_examples(folder, 0, 0.25, None).targets) == 8
+
+
 def test_gray_pictures_for_a_network_that_wants_colour(tmp_path):
     examples = find_examples(idx(tmp_path / "mnist", [0, 1] * 4), 0, 0.25, None)
     images, _ = next(batches(examples, examples.train, HALF, 4))

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from layerscope.surveying import meaning
-from layerscope.surveying.pooled import MINIBATCH, hsic
+from layerscope.surveying.accumulators import means as meaning
+from layerscope.surveying.accumulators.similarity import MINIBATCH, hsic
 from verification.measuring import Comparison, version
 from verification.references import pure
 
@@ -156,20 +156,19 @@ class _Meaning:
 
 
 def _survey(line: Comparison) -> None:
-    """A network surveyed by its meter, in batches of 20."""
-    meter = importlib.import_module("layerscope.surveying.meter")
-    report = importlib.import_module("layerscope.surveying.report")
+    """A network surveyed in batches of 20."""
+    update = importlib.import_module("layerscope.surveying.accumulators.update")
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(12, 20, 3),
         nn.ReLU(inplace=True), nn.Conv2d(20, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
     ).eval()  # fmt: skip
     x = torch.randn(IMAGES, 3, 20, 20) + torch.randn(IMAGES, 3, 1, 1)
-    scale = meter.calibration(model, [x[:32]])
-    measured = meter.Meter(model, (), meter.Measures(top=3, histograms=(), classes=0, scale=scale))
+    scale = update.calibration(model, x[:32])
+    updater = update.Updater(model, (), update.Measures(top=3, histograms=(), classes=0, scale=scale))
     for at in range(0, IMAGES, 20):
-        measured.batch(x[at : at + 20], range(at, at + 20), None)
-    found = report.likeness(measured.take())
+        updater.update(x[at : at + 20], range(at, at + 20), None)
+    found = updater.take().similarity.compute()
     means = _means(model, x, found.keys)
     batches = [[one[at : at + MINIBATCH] for one in means] for at in range(0, IMAGES, MINIBATCH)]
     line.see("ten layers", found.value, _peer(batches), 1.0)

@@ -45,8 +45,10 @@ TORCH = (
 )
 OTHERS = "tests/checkpoints/test_mutants.py tests/checkpoints/test_{0}.py tests/checkpoints/test_door.py"
 SURVEY = (
-    "tests/test_stats_mutants.py tests/survey/test_state.py tests/survey/test_meaning.py tests/survey/test_meter.py"
+    "tests/test_stats_mutants.py tests/survey/test_accumulators.py tests/survey/test_meaning.py "
+    "tests/survey/test_update.py"
 )
+ACCUMULATORS = ("exact", "histogram", "examples", "means", "similarity", "layer", "network")
 #: the files that are broken, and the tests that should see it
 TESTS = {
     **{f"stats/{name}.py": STATS for name in ("columns", "channels", "histogram", "tensors", "calls")},
@@ -54,8 +56,7 @@ TESTS = {
     **{f"checkpoints/{name}.py": TORCH for name in ("torch_zip", "torch_legacy", "storage/zip")},
     **{f"checkpoints/pickles/{name}.py": TORCH for name in ("machine", "builders")},
     **{f"checkpoints/{name}.py": OTHERS.format(name) for name in ("safetensors", "gguf", "onnx")},
-    **{f"surveying/{name}.py": SURVEY for name in ("exact", "bins", "examples", "pooled", "meaning", "state")},
-    "surveying/packing.py": SURVEY,
+    **{f"surveying/accumulators/{name}.py": SURVEY for name in ACCUMULATORS},
 }
 
 _COMPARED = {

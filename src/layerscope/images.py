@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -17,7 +18,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from layerscope.errors import ImageError
 
-__all__ = ["find_images", "idx_pairs", "image_named", "open_image", "read_idx", "upright"]
+__all__ = [
+    "find_idx", "find_images", "idx_pairs", "image_named", "is_split", "natural", "open_image",
+    "read_idx", "scan", "upright",
+]  # fmt: skip
 
 _SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm",
@@ -31,6 +35,8 @@ _KINDS = {
 #: an idx file may unpack to 64 times its size and this: beyond, it is a bomb
 _SPARE_BYTES = 64 << 20
 _STRIP = 256  # rows
+_DIGITS = re.compile(rb"\d+")
+_IDX = re.compile(r"(.*)images[-.]idx3-ubyte(\.gz)?")
 
 _FASHION = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 
@@ -98,21 +104,77 @@ def image_named(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES  # noqa: PTH122
 
 
+def scan(folder: str | os.PathLike[str]) -> tuple[list[bytes], list[int], list[str]]:
+    """Every image in a folder and below it: its path below the folder, its class (-1 for none), and the classes.
+
+    A class is a folder right below that holds an image, however deep. In natural order, image2 before image10, whatever
+    the file system says; hidden files and folders are left out. Raises ImageError for a folder that cannot be read.
+    """
+    root, separator = os.path.join(os.fsencode(folder), b""), os.fsencode(os.sep)  # noqa: PTH118 - bytes
+    paths: list[bytes] = []
+    for here, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        visible = (name for name in folders if not name.startswith(b".") and not _leads_back(here, name))
+        folders[:] = sorted(visible, key=natural)
+        images = sorted((name for name in files if image_named(os.fsdecode(name))), key=natural)
+        below = os.path.join(here, b"")[len(root) :].replace(separator, b"/")  # noqa: PTH118
+        paths.extend(below + name for name in images)
+    inside = [path.partition(b"/")[0] if b"/" in path else b"" for path in paths]
+    classes = {name: number for number, name in enumerate(dict.fromkeys(filter(None, inside)))}
+    return paths, [classes.get(name, -1) for name in inside], [name.decode("utf-8", "replace") for name in classes]
+
+
+def _refuse(error: OSError) -> None:
+    name = os.fsdecode(error.filename)
+    raise ImageError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _leads_back(here: bytes, name: bytes) -> bool:
+    """Whether a folder is a link to one above: it would be followed for ever."""
+    target = os.path.realpath(os.path.join(here, name))  # noqa: PTH118 - bytes
+    return os.path.join(os.path.realpath(here), b"").startswith(os.path.join(target, b""))  # noqa: PTH118
+
+
+def is_split(folder: Path) -> bool:
+    """Whether the images are split already: folders of that name are the parts of a data set, not classes."""
+    return all((folder / name).is_dir() for name in ("train", "val"))
+
+
+def natural(name: bytes) -> tuple[bytes, bytes]:
+    """Sorts image2 before image10."""
+    return _DIGITS.sub(lambda run: run[0].lstrip(b"0").rjust(20, b"0"), name), name
+
+
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Image files named by `paths`; a folder stands for the images in it, sorted by name, not below it.
+    """Image files named by `paths`; a folder stands for the images in it and below it, sorted by name.
 
     Raises ImageError for a folder without images. Missing files are found out when they are opened.
     """
     found: list[Path] = []
-    for given in map(Path, paths):
-        if not given.is_dir():
-            found.append(given)
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
             continue
-        inside = sorted(entry for entry in given.iterdir() if image_named(entry.name))
+        inside = sorted(path / os.fsdecode(name) for name in scan(path)[0])
         if not inside:
-            raise ImageError(f"{given}: no image in this folder; name image files, or a folder that holds some")
+            raise ImageError(f"{path}: no image in this folder nor below it; name image files, or a folder with some")
         found.extend(inside)
     return found
+
+
+def find_idx(path: Path) -> list[tuple[Path, Path | None]]:
+    """Files of pictures in MNIST's format, each with that of its labels if there is one: of a folder, or one by name.
+
+    Those to train on come first.
+    """
+    inside = (file for file in (path.iterdir() if path.is_dir() else [path]) if _IDX.fullmatch(file.name))
+    files = sorted(inside, key=lambda file: (not file.name.startswith("train"), file.name))
+    return [(file, _labels_of(file)) for file in files]
+
+
+def _labels_of(pictures: Path) -> Path | None:
+    beside = pictures.with_name(pictures.name.replace("images", "labels").replace("idx3", "idx1"))
+    packed_or_not = (beside, beside.with_name(f"{beside.name}.gz"), beside.with_suffix(""))
+    return next((file for file in packed_or_not if file.is_file()), None)
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:

@@ -129,8 +129,8 @@ def features(
     """Run images through a network and record every layer that runs, as the layer produced it.
 
     `model`: a module, or what the command line takes for NETWORK. `images`: a tensor (B, C, H, W) that is
-    preprocessed already, a path, or several; a folder stands for the images in it. A network that takes something
-    else is given a list of tensors, a tuple of its arguments or a dict of its named arguments.
+    preprocessed already, a path, or several; a folder stands for the images in and below it. A network that takes
+    something else is given a list of tensors, a tuple of its arguments or a dict of its named arguments.
     `layers`: paths, globs over paths or types, classes of modules, modules of the network, one or several; all leaves
     if empty. `ops`: what functions between the modules return, too, as `layer1.0/add`. `attention`: the weights of
     every attention as `PATH/attention`, a head a channel.

@@ -10,7 +10,7 @@ def running_ray():
     """Two processors of this machine; it is there until the last test of the file has run."""
     import os
 
-    from layerscope.surveying.ray_engine import ALONE, QUIET
+    from layerscope.surveying.running.ray_actors import ALONE, QUIET
 
     os.environ.update(QUIET | ALONE)
     import ray

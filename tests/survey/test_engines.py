@@ -17,14 +17,17 @@ import torch
 from torch import nn
 
 from layerscope.errors import ForwardError, ImageError, NetworkError, UsageError
-from layerscope.surveying import engines, workers
-from layerscope.surveying.engines import ENGINES, EngineError, engine_named
-from layerscope.surveying.job import Broken, Hand, Job, Partial, measure, sample_images
-from layerscope.surveying.run import run_survey
-from layerscope.surveying.source import open_source
-from layerscope.surveying.tally import Tally
+from layerscope.surveying.accumulators.network import NetworkAccumulator
+from layerscope.surveying.accumulators.update import Measures, Updater, calibration
+from layerscope.surveying.report import notes_of
+from layerscope.surveying.running import pool
+from layerscope.surveying.running.job import Broken, Job
+from layerscope.surveying.running.partial import EngineError, Partial
+from layerscope.surveying.running.run import ENGINES, run_survey
+from layerscope.surveying.running.worker import Worker, sample_images
+from layerscope.surveying.sources import open_source
 from tests.survey import toy
-from tests.survey.toy import ToyMeter, ToyState, pictures
+from tests.survey.toy import ToyState, ToyUpdater, pictures
 
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray")
 #: every engine as it is used; the slow ones start processes
@@ -46,6 +49,10 @@ def folder(tmp_path_factory):
     return root
 
 
+#: what a survey uses
+REAL = (Updater, NetworkAccumulator)
+
+
 @pytest.fixture
 def how(request):
     """One of RUNS; those on Ray share one."""
@@ -60,7 +67,7 @@ def _reference(folder) -> bytes:
     job = toy.job(folder)
     state = ToyState()
     for chunk in reversed(range(job.chunks)):
-        state.merge(measure(job, chunk).state)
+        state.merge(toy.measure(job, chunk).state)
     return state.pack()
 
 
@@ -73,7 +80,8 @@ def test_every_engine_gives_the_same_bits_and_counts_every_image(folder, how):
     seen = []
     result = run_survey(toy.job(folder), progress=lambda *at: seen.append(at), **how)
     assert result.state.pack() == _reference(folder)
-    assert (result.done, result.of, result.partial, result.notes) == (147, 150, False, [])
+    assert (result.images, result.of, result.pending) == (147, 150, [])
+    assert len(result.processors) == 1
     assert [one.number for one in result.broken] == [1, 76, 125]
     assert [one.name for one in result.broken] == ["cats/image3.png", "dogs/image2.png", "dogs/image100.png"]
     assert "is not an image that Pillow knows" in result.broken[0].reason
@@ -81,6 +89,28 @@ def test_every_engine_gives_the_same_bits_and_counts_every_image(folder, how):
     assert str(folder) not in result.broken[0].reason
     assert seen[-1] == (150, 150, "3 broken")
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+@pytest.mark.parametrize("how", RUNS, indirect=True)
+def test_every_engine_gives_what_one_pass_over_all_images_gives(folder, how):
+    """With the accumulators themselves, of everything that can be measured."""
+    job = toy.job(folder, layers=[], tools=REAL)
+    batch = sample_images(job)
+    scale = calibration(job.network, batch.images[0])
+    job.measures = Measures(top=3, histograms=("*",), classes=2, scale=scale)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in other processes: a sum over several threads may have other last bits
+    try:
+        state = run_survey(job, **how).state
+        chunks = [toy.measure(job, chunk).state for chunk in reversed(range(job.chunks))]
+    finally:
+        torch.set_num_threads(threads)
+    whole = NetworkAccumulator()
+    for chunk in chunks:
+        whole.merge(chunk)
+    assert state.pack() == whole.pack()
+    assert state.images == 147 and state.similarity.minibatches == 3
+    assert list(state.layers) == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("how", RUNS, indirect=True)
@@ -98,7 +128,7 @@ def test_every_engine_is_stopped_between_two_images(folder, how):
         asked.append(chunk)
         return True
 
-    stream = engine_named(how["engine"])(job, range(job.chunks), engines.Setup(passed, how.get("workers", 0)))
+    stream = ENGINES[how["engine"]](job, range(job.chunks), pool.Setup(passed, how.get("workers", 0)))
     assert list(stream) == []
     assert len(asked) == 1
 
@@ -111,39 +141,25 @@ def test_labels_go_with_their_images(folder):
 def test_one_image_alone_in_its_batch_is_there_twice_and_counts_once(tmp_path):
     given = []
 
-    class Watched(ToyMeter):
-        def batch(self, images, numbers, labels):
+    class Watched(ToyUpdater):
+        def update(self, images, numbers, labels):
             given.append((len(images), list(numbers)))
             assert len(numbers) > 1 or torch.equal(images[0], images[1])
-            super().batch(images, numbers, labels)
+            super().update(images, numbers, labels)
 
     result = run_survey(toy.job(pictures(tmp_path / "set", 5), batch=2, tools=(Watched, ToyState)))
     assert given == [(2, [0, 1]), (2, [2, 3]), (2, [4])]
-    assert (result.state.images, result.done) == (5, 5)
-
-
-def test_a_meter_that_knows_no_padding_is_given_none(tmp_path):
-    sizes = []
-
-    class Plain(ToyMeter):
-        pads = False
-
-        def batch(self, images, numbers, labels):
-            sizes.append((len(images), len(numbers)))
-            super().batch(torch.cat([images, images]), numbers, labels)
-
-    run_survey(toy.job(pictures(tmp_path / "set", 3), batch=2, tools=(Plain, ToyState)))
-    assert sizes == [(2, 2), (1, 1)]
+    assert (result.state.images, result.done, result.of) == (5, 5, 5)
 
 
 def test_a_broken_image_changes_no_other_batch(tmp_path):
     root = pictures(tmp_path / "set", 64)
     shapes = []
 
-    class Watched(ToyMeter):
-        def batch(self, images, numbers, labels):
+    class Watched(ToyUpdater):
+        def update(self, images, numbers, labels):
             shapes.append((len(images), list(numbers)))
-            super().batch(images, numbers, labels)
+            super().update(images, numbers, labels)
 
     job = toy.job(root, tools=(Watched, ToyState))
     run_survey(job)
@@ -159,7 +175,7 @@ def test_options_of_any_size_are_told_apart(tmp_path):
     root = pictures(tmp_path / "set", 2)
 
     def options(**scale):
-        return toy.job(root, measures=Measures(scale=scale)).identity()["options"]
+        return toy.job(root, measures=Scaled(scale=scale)).identity()["options"]
 
     many = np.zeros(5000)
     other = many.copy()
@@ -169,7 +185,7 @@ def test_options_of_any_size_are_told_apart(tmp_path):
 
 
 @dataclass
-class Measures:
+class Scaled:
     scale: dict
 
 
@@ -184,9 +200,9 @@ def test_chunks_cover_every_image_once():
     batches = [batch for chunk in range(job.chunks) for batch in job.batches(chunk)]
     assert np.concatenate(batches).tolist() == list(range(1000))
     assert max(map(len, batches)) <= 24
-    with pytest.raises(UsageError, match="chunk: 100 is no multiple of 64"):
+    with pytest.raises(UsageError, match="chunk: 100 is not a multiple of 64"):
         Job(None, Many(), [], chunk=100)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="batch: 0"):
+    with pytest.raises(UsageError, match="batch_size: 0"):
         Job(None, Many(), [], batch=0)  # type: ignore[arg-type]
 
 
@@ -229,12 +245,11 @@ def test_ctrl_c_ends_it_with_what_is_done_and_the_second_at_once(folder, monkeyp
             os.kill(os.getpid(), signal.SIGINT)
 
     result = run_survey(toy.job(folder), progress=progress)
-    assert (result.partial, result.of) == (True, 150)
-    assert result.done + len(result.broken) == 64
-    assert result.state.images == result.done
+    assert (result.pending, result.of) == ([1, 2], 150)
+    assert (result.done, result.images) == (64, 63)
     assert signal.getsignal(signal.SIGINT) is before
 
-    monkeypatch.setitem(ENGINES, "deaf", f"{__name__}:deaf")
+    monkeypatch.setitem(ENGINES, "deaf", deaf)
     with pytest.raises(KeyboardInterrupt):
         run_survey(toy.job(folder), engine="deaf")
     assert signal.getsignal(signal.SIGINT) is before
@@ -242,10 +257,10 @@ def test_ctrl_c_ends_it_with_what_is_done_and_the_second_at_once(folder, monkeyp
 
 def deaf(job, chunks, setup):
     """Does not ask whether to stop."""
-    yield measure(job, chunks[0])
+    yield toy.measure(job, chunks[0])
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
-    yield measure(job, chunks[1])
+    yield toy.measure(job, chunks[1])
 
 
 def test_ctrl_c_before_anything_is_measured_gives_no_result(folder):
@@ -255,7 +270,7 @@ def test_ctrl_c_before_anything_is_measured_gives_no_result(folder):
 
 def test_nothing_is_claimed_of_ctrl_c_elsewhere_than_in_the_main_thread(folder):
     found = []
-    thread = threading.Thread(target=lambda: found.append(run_survey(toy.job(folder)).done))
+    thread = threading.Thread(target=lambda: found.append(run_survey(toy.job(folder)).images))
     thread.start()
     thread.join()
     assert found == [147]
@@ -265,60 +280,61 @@ def test_nothing_is_claimed_of_ctrl_c_elsewhere_than_in_the_main_thread(folder):
     ("chunk", "images", "broken", "said"),
     [
         (0, 64, 0, "arrived twice"),
-        (9, 64, 0, "never asked for"),
+        (9, 64, 0, "chunk 9 of 3 was never asked for"),
         (1, 63, 0, "63 measured and 0 broken arrived of 64"),
         (1, 64, 1, "64 measured and 1 broken arrived of 64"),
     ],
 )
 def test_a_hole_is_never_silent(folder, chunk, images, broken, said):
     job = toy.job(folder)
-    tally = Tally(job)
-    tally.add(measure(job, 0))
+    whole = Partial(job)
+    whole.merge(toy.measure(job, 0))
     state = ToyState()
     state.images = images
     with pytest.raises(EngineError, match=said):
-        tally.add(Partial(chunk, images, [Broken(64, "x", "y")] * broken, state))
+        whole.merge(Partial(job, {chunk}, state, [Broken(64, "x", "y")] * broken))
+    assert (whole.chunks, whole.done) == ({0}, 64)
 
 
 def test_an_engine_that_leaves_chunks_out_is_found_out(folder, monkeypatch):
-    monkeypatch.setitem(ENGINES, "lazy", f"{__name__}:lazy")
+    monkeypatch.setitem(ENGINES, "lazy", lazy)
     with pytest.raises(EngineError, match="2 of 3 chunks never arrived"):
         run_survey(toy.job(folder), engine="lazy")
 
 
 def lazy(job, chunks, setup):
-    yield measure(job, chunks[0])
+    yield toy.measure(job, chunks[0])
 
 
 def test_unlike_processors_are_noted(folder, monkeypatch):
-    monkeypatch.setitem(ENGINES, "mixed", f"{__name__}:mixed")
-    (note,) = run_survey(toy.job(folder), engine="mixed").notes
+    monkeypatch.setitem(ENGINES, "mixed", mixed)
+    note = notes_of(run_survey(toy.job(folder), engine="mixed"))[-1]
     assert note.startswith("measured on unlike processors (cpu 0; cpu 1; cpu 2)")
 
 
 def mixed(job, chunks, setup):
     for chunk in chunks:
-        partial = measure(job, chunk)
-        partial.processor = f"cpu {chunk}"
+        partial = toy.measure(job, chunk)
+        partial.processors = {f"cpu {chunk}"}
         yield partial
 
 
-def test_a_hand_can_begin_again_after_it_was_stopped(folder):
-    hand = Hand(toy.job(folder))
-    assert list(hand.measure([0], lambda chunk, images: True)) == []
+def test_a_worker_can_begin_again_after_it_was_stopped(folder):
+    worker = Worker(toy.job(folder))
+    assert list(worker.measure([0], lambda chunk, images: True)) == []
     asked = iter([False, True])
-    assert list(hand.measure([0], lambda chunk, images: next(asked))) == []
-    (again,) = hand.measure([0])
-    assert again.state.pack() == measure(toy.job(folder), 0).state.pack()
+    assert list(worker.measure([0], lambda chunk, images: next(asked))) == []
+    (again,) = worker.measure([0])
+    assert again.state.pack() == toy.measure(toy.job(folder), 0).state.pack()
 
 
 # ---- processes of this machine
 
 
-class Deadly(ToyMeter):
+class Deadly(ToyUpdater):
     """Kills its own process: at the image with this number, once if a file can be made, always if there is no path."""
 
-    def batch(self, images, numbers, labels):
+    def update(self, images, numbers, labels):
         at, path = self.measures
         if at in numbers:
             try:
@@ -326,15 +342,15 @@ class Deadly(ToyMeter):
                 os.kill(os.getpid(), signal.SIGKILL)
             except FileExistsError:
                 pass
-        super().batch(images, numbers, labels)
+        super().update(images, numbers, labels)
 
     def __init__(self, network, layers, measures):
         super().__init__(network, layers, measures)
         self.measures = measures
 
 
-class Hanging(ToyMeter):
-    def batch(self, images, numbers, labels):
+class Hanging(ToyUpdater):
+    def update(self, images, numbers, labels):
         time.sleep(60)
 
 
@@ -369,7 +385,7 @@ def test_random_weights_go_along_with_a_spec(folder, code):
         torch.manual_seed(workers_ * 0 + 5)
         network = open_network(f"{code}:Small")  # draws its weights when it is built
         network.preprocessing = toy.PLAIN
-        job = Job(network, open_source(folder), [], spec=f"{code}:Small", tools=toy.TOOLS)
+        job = Job(network, open_source(folder), [], tools=toy.TOOLS)
         results.append(run_survey(job, workers=workers_).state.pack())
     assert results[0] == results[1]
 
@@ -382,7 +398,7 @@ def test_what_cannot_be_sent_is_said(folder):
 
 
 def test_watchdog_lines_name_the_next_step(folder):
-    assert str(workers.given_up(toy.job(folder), 2)).startswith("images 128 to 149: the process")
+    assert str(pool.given_up(toy.job(folder), 2)).startswith("images 128 to 149: the process")
 
 
 def test_the_few_images_first_come_from_all_over_the_data_set(tmp_path):
@@ -392,20 +408,20 @@ def test_the_few_images_first_come_from_all_over_the_data_set(tmp_path):
     numbers = range(0, count, math.ceil(count / job.batch))
     assert {job.source.label(number) for number in numbers} == {0, 1}
     want = torch.stack([job.network.preprocessing(job.source.item(number)[0]) for number in numbers])
-    assert torch.equal(sample_images(job)[0], want)
+    assert torch.equal(sample_images(job).images[0], want)
     for number in numbers:
         (root / job.source.name(number)).write_bytes(b"no image")
     second = torch.stack([job.network.preprocessing(job.source.item(number)[0]) for number in range(1, 4)])
-    assert torch.equal(sample_images(job)[0][:3], second)  # where none of them can be read, the first that can
+    assert torch.equal(sample_images(job).images[0][:3], second)  # where none of them can be read, the first that can
 
 
-def test_a_chunk_at_a_time_needs_no_new_meter(tmp_path):
+def test_a_chunk_at_a_time_needs_no_new_updater(tmp_path):
     """Ray asks so; a new one costs a pass until its thresholds are up again."""
     job = toy.job(pictures(tmp_path, 150))
     made = []
-    whole = job.meter
-    object.__setattr__(job, "meter", lambda: made.append(1) or whole())
-    hand = Hand(job)
+    whole = job.updater
+    object.__setattr__(job, "updater", lambda: made.append(1) or whole())
+    worker = Worker(job)
     for chunk in range(job.chunks):
-        next(hand.measure([chunk]))
+        next(worker.measure([chunk]))
     assert len(made) == 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layerscope.surveying.meaning import classes, copies, effective_rank, similarity
-from layerscope.surveying.pooled import calibrate, rounded
+from layerscope.surveying.accumulators.means import calibrate, classes, copies, effective_rank, rounded
+from layerscope.surveying.accumulators.similarity import similarity
 
 
 def pooled(images=60, channels=7, seed=0):

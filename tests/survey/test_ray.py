@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from layerscope.errors import UsageError
-from layerscope.surveying.engines import EngineError
-from layerscope.surveying.run import run_survey
+from layerscope.surveying.running.partial import EngineError
+from layerscope.surveying.running.run import run_survey
 from tests.survey import toy
 from tests.survey.test_engines import RAY, Deadly, Hanging
-from tests.survey.toy import ToyMeter, ToyState, pictures
+from tests.survey.toy import ToyState, ToyUpdater, pictures
 
 pytestmark = [pytest.mark.slow, RAY]
 
@@ -118,7 +118,7 @@ SCRIPT = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from layerscope.surveying.run import run_survey
+from layerscope.surveying.running.run import run_survey
 from tests.survey import toy
 
 def progress(done, of, what):
@@ -126,7 +126,7 @@ def progress(done, of, what):
         os.killpg(os.getpid(), signal.SIGINT)  # as a terminal does: the whole group
 
 result = run_survey(toy.job(sys.argv[1]), sys.argv[3], progress, workers=2)
-print(result.done + len(result.broken), result.partial)
+print(result.done, bool(result.pending))
 """
 
 
@@ -191,7 +191,7 @@ def test_actors_that_hang_are_ended(folder, running_ray):
         run_survey(toy.job(folder, tools=(Hanging, ToyState)), "ray", workers=1, patience_s=25)
 
 
-class Fragile(ToyMeter):
+class Fragile(ToyUpdater):
     """Cannot even be made."""
 
     def __init__(self, network, layers, measures):
@@ -203,10 +203,10 @@ def test_actors_that_die_before_their_work_are_not_hired_for_ever(folder, runnin
         run_survey(toy.job(folder, tools=(Fragile, ToyState)), "ray", workers=1)
 
 
-class Slow(ToyMeter):
-    def batch(self, images, numbers, labels):
+class Slow(ToyUpdater):
+    def update(self, images, numbers, labels):
         time.sleep(2)
-        super().batch(images, numbers, labels)
+        super().update(images, numbers, labels)
 
 
 def test_progress_is_heard_of_within_a_chunk(folder, running_ray):

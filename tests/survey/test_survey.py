@@ -117,7 +117,7 @@ def test_nothing_to_read_and_nothing_to_look_at(tmp_path, photos):
     with pytest.raises(ImageError, match="none of the 1 images can be read"):
         layerscope.survey(net(), [tmp_path / "x.png"])
     with pytest.raises(NoMatch):
-        layerscope.survey(net(), photos, "nothing")
+        layerscope.survey(net(), photos, layers="nothing")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A meter and a state as small as can be, of the shape that engines count on; tiny networks and images for them."""
+"""An updater and an accumulator as small as can be, of the shape that engines count on; tiny networks and images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from layerscope.hooks import looking
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
 from layerscope.networks.preprocessing import Preprocessing
-from layerscope.surveying.job import Job
-from layerscope.surveying.source import open_source
+from layerscope.surveying.running.job import Job
+from layerscope.surveying.running.partial import Partial
+from layerscope.surveying.running.worker import Worker
+from layerscope.surveying.sources import open_source
 
 
 class ToyState:
@@ -42,13 +44,11 @@ class ToyState:
         return state
 
 
-class ToyMeter:
-    pads = True
-
+class ToyUpdater:
     def __init__(self, network, layers, measures):
         self.network, self.state = network, ToyState()
 
-    def batch(self, images, numbers, labels):
+    def update(self, images, numbers, labels):
         assert len(images) > 1, "a batch of one has other bits"
         with looking(self.network.model):
             out = run(self.network, images)[: len(numbers)]
@@ -63,7 +63,7 @@ class ToyMeter:
         return state
 
 
-TOOLS = (ToyMeter, ToyState)
+TOOLS = (ToyUpdater, ToyState)
 
 
 def net() -> nn.Module:
@@ -87,6 +87,10 @@ def pictures(folder: Path, count: int, size: int = 12, seed: int = 0) -> Path:
 PLAIN = Preprocessing((8, 8), None, (0.5,) * 3, (0.5,) * 3)
 
 
+def measure(job: Job, chunk: int) -> Partial:
+    return next(Worker(job).measure([chunk]))
+
+
 def job(images, model: nn.Module | None = None, **options) -> Job:
     network = Network(model or net(), "net", PLAIN)
-    return Job(network, open_source(images), ["0"], **{"tools": TOOLS, "chunk": 64, **options})
+    return Job(network, open_source(images), **{"layers": ["0"], "tools": TOOLS, "chunk": 64, **options})

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from layerscope.commands.options import JSON, NETWORK_HELP, OUT, deliver, network_of, network_options, say
+from layerscope.commands.options import BATCH, JSON, NETWORK_HELP, OUT, deliver, network_of, network_options, say
 
 __all__ = ["survey"]
 
@@ -36,6 +36,7 @@ __all__ = ["survey"]
 @click.option("--address", default="", help="Of a Ray cluster that runs already.")
 @click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record, resumably.")
 @click.option("--restart", is_flag=True, help="Begin again, whatever was done before.")
+@BATCH
 @network_options
 @OUT
 @JSON
@@ -51,6 +52,7 @@ def survey(
     address: str,
     save: Path | None,
     restart: bool,
+    batch: int,
     out: Path | None,
     as_json: bool,
     **settings: Any,
@@ -76,11 +78,11 @@ def survey(
     other = network_of(against, **settings) if against else None
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")
-    given = images[0] if len(images) == 1 else list(images)
     with terminal.bar("survey", count=True, unit="images") as progress:
         record = run(
-            opened, given, patterns, engine=engine, progress=progress, top=top, histograms=histograms,
-            against=other, workers=workers, address=address, record=save, restart=restart,
+            opened, images[0] if len(images) == 1 else list(images), layers=patterns, engine=engine, top=top,
+            histograms=histograms, against=other, workers=workers, address=address, record=save, restart=restart,
+            batch_size=batch, progress=progress,
         )  # fmt: skip
     if save:
         say(f"record: {save}")

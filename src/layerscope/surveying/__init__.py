@@ -9,25 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from layerscope._version import __version__
-from layerscope.errors import LayerscopeError
 from layerscope.modules import Layers, select
-from layerscope.networks.open import Network, open_network
-from layerscope.profiles import wanted
+from layerscope.networks.devices import Device, described
+from layerscope.networks.feeding import BATCH_SIZE
+from layerscope.networks.foreign import home_of
+from layerscope.networks.open import Network, opened
 from layerscope.progress import Progress, quiet
 from layerscope.record import Record
 from layerscope.stats import machine_code
-from layerscope.surveying import report, shown
-from layerscope.surveying.job import Job, sample_images
-from layerscope.surveying.meter import Measures, calibration
-from layerscope.surveying.partials import keeping
-from layerscope.surveying.run import Result, run_survey
-from layerscope.surveying.source import open_source
-from layerscope.text import counted
-from layerscope.units.receptive import geometry
+from layerscope.surveying.accumulators.update import Measures, calibration
+from layerscope.surveying.report import MOST, record_of
+from layerscope.surveying.running.job import Job
+from layerscope.surveying.running.partial import resuming
+from layerscope.surveying.running.run import run_survey
+from layerscope.surveying.running.worker import sample_images
+from layerscope.surveying.sources import open_source
 
 __all__ = ["survey"]
 
@@ -38,7 +36,6 @@ def survey(
     layers: Layers = (),
     *,
     engine: str = "local",
-    progress: Progress = quiet,
     top: int = 9,
     histograms: str | Sequence[str] = "*Conv*",
     against: nn.Module | Network | str | None = None,
@@ -46,7 +43,10 @@ def survey(
     address: str = "",
     record: str | os.PathLike[str] | None = None,
     restart: bool = False,
-    pictures: int = shown.MOST,
+    pictures: int = MOST,
+    device: Device = None,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = quiet,
 ) -> Record:
     """Statistics, best examples and meaning of every channel over a data set.
 
@@ -58,75 +58,31 @@ def survey(
     `engine`: "local" or "ray", at `address` if a cluster runs there. `workers`: processes.
     `record`: save here, and keep partial results beside it, so that a survey that was killed goes on where it was;
     `restart` begins again. `pictures`: images in the record, of those that excite some channel.
+    `device`, `batch_size`: as `features` takes them; the last bits of the result depend on both.
     The result does not depend on engine, workers or interruptions, not in the last bit. After Ctrl-C the record of
-    what is done is given, and its first note says so.
-    Raises ImageError, NetworkError, ForwardError, NoMatch, UsageError, OutputError, EngineError.
+    what is done is returned, and its first note says so.
+    Raises ImageError, NetworkError, DeviceError, ForwardError, NoMatch, UsageError, OutputError, EngineError.
     """
-    network = model if isinstance(model, Network) else open_network(model)
     counted_for = [histograms] if isinstance(histograms, str) else list(histograms)
-    chosen = select(network.model, layers)
-    source = open_source(images)
-    machine_code()
-    progress(0, len(source), "looking at a few images first")
-    measures = Measures(top=top, histograms=tuple(counted_for), classes=len(source.classes))
-    job = Job(network, source, chosen.patterns, measures, network.spec)
-    if against is not None:
-        job.against = against if isinstance(against, Network) else open_network(against)
-    sample, other = sample_images(job)
-    others = [] if other is None else [other]
-    job.measures = replace(measures, scale=calibration(network, [sample], chosen.patterns, job.against, others))
     with ExitStack() as stack:
-        kept = stack.enter_context(keeping(Path(record), job, restart)) if record else None
-        result = run_survey(job, engine, progress, kept, workers, address)
-        made = _record(job, result, sample, progress, pictures)
-        made.notes = [*_said(result), *network.notes, *chosen.notes]
+        network = stack.enter_context(opened(model, device))
+        chosen = select(network.model, layers)
+        source = open_source(images)
+        machine_code()
+        progress(0, len(source), "looking at a few images first")
+        measures = Measures(top=top, histograms=tuple(counted_for), classes=len(source.classes))
+        job = Job(network, source, chosen.patterns, measures, batch_size, device=str(home_of(network.model)[0]))
+        if against is not None:
+            job.against = stack.enter_context(opened(against, device))
+        sample, *others = sample_images(job).images
+        job.measures = replace(measures, scale=calibration(network, sample, chosen.patterns, job.against, *others))
+        resumable = stack.enter_context(resuming(Path(record), job, restart)) if record else None
+        result = run_survey(job, engine, progress, resumable, workers, address)
+        made = record_of(result, sample, progress, pictures)
+        made.provenance["device"] = described(home_of(network.model)[0])
+        made.notes += chosen.notes
         if record:
             made.save(record)
-        if kept and not result.partial:
-            kept.done()
+        if resumable and not result.pending:
+            resumable.done()
     return made
-
-
-def _record(job: Job, result: Result, sample: Tensor, progress: Progress, pictures: int) -> Record:
-    network, source = job.network, job.source
-    state: Any = result.state
-    made = Record("survey", network.subject, classes=list(source.classes))
-    made.subject_b = job.against.subject if job.against else ""
-    for entry in report.entries(state, _lines(network, sample)):
-        made.add(entry)
-    lists = [entry.profile.examples for entry in made if entry.profile and entry.profile.examples]
-    seen = network.preprocessing.picture
-    made.shown = shown.gather(wanted(lists), source, seen, made.classes, progress, pictures)
-    made.similarity = report.likeness(state)
-    made.provenance = {
-        "layerscope": __version__,
-        "torch": torch.__version__,
-        "preprocessing": str(network.preprocessing),
-        "data set": source.subject,
-        "images": result.done,
-        "of": result.of,
-        "partial": result.partial,
-        "broken": [one._asdict() for one in result.broken],
-    }
-    return made
-
-
-def _said(result: Result) -> list[str]:
-    notes = list(result.notes)
-    if result.broken:
-        one = result.broken[0]
-        many = counted(len(result.broken), "image")
-        notes.insert(0, f"left out, since it cannot be read: {many}; the first is {one.name}: {one.reason}")
-    if result.partial:
-        notes.insert(0, f"partial: {result.done} of {result.of} images are in; the same command goes on from there")
-    return notes
-
-
-def _lines(network: Network, sample: Tensor) -> report.Lines:
-    """Receptive fields of all layers; none where the network is not to be followed."""
-    if network.takes != "batch":
-        return {}
-    try:
-        return geometry(network.model, sample[:1])
-    except (LayerscopeError, RuntimeError, TypeError, ValueError):
-        return {}

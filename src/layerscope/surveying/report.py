@@ -1,92 +1,113 @@
-"""The state of a survey as a record: what views draw."""
+"""What was measured as a record, with the images that excite some channel most."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from PIL import Image
+from torch import Tensor
 
-from layerscope.maps import Maps
-from layerscope.profiles import Examples, Line, Profile, Similarity, Spread
-from layerscope.record import Entry
-from layerscope.sites import Site
-from layerscope.surveying import meaning
-from layerscope.surveying.state import LayerState, State
+from layerscope._version import __version__
+from layerscope.errors import LayerscopeError
+from layerscope.networks.open import Network
+from layerscope.profiles import Shown, wanted
+from layerscope.progress import Progress
+from layerscope.record import Record
+from layerscope.surveying.accumulators.layer import Lines
+from layerscope.surveying.running.job import Job
+from layerscope.surveying.running.partial import Partial
+from layerscope.text import counted
+from layerscope.units.receptive import geometry
 
-__all__ = ["Lines", "entries", "likeness"]
+__all__ = ["MOST", "notes_of", "record_of"]
 
-#: receptive fields of the units of a layer, by its key
-Lines = Mapping[str, tuple[Line, Line]]
-
-
-def entries(state: State, lines: Lines) -> list[Entry]:
-    """One entry a layer and call, in the order of the pass. lines: receptive fields by key."""
-    return [_entry(layer, state.counts, lines) for layer in state]
-
-
-def likeness(state: State) -> Similarity | None:
-    """CKA of the layers; None if it was not measured, or over less than one minibatch."""
-    if state.alike is None or not state.alike.minibatches:
-        return None
-    return Similarity(list(state.alike.keys), meaning.similarity(state.alike.value), state.alike.minibatches)
+#: images with their pixels in a record; the others are named
+MOST = 2000
+#: longer sides are reduced to this: what is shown is at most a few hundred pixels wide
+_SIDE_PX = 320
 
 
-def _entry(layer: LayerState, counts: NDArray[np.int64], lines: Lines) -> Entry:
-    maps, examples = _examples(layer)
-    followed = _classes(layer, counts)
-    pooled = layer.pooled
-    copies: list[tuple[int, int, float]] = []
-    rank = None
-    if pooled is not None and pooled.gram is not None:
-        copies = meaning.copies(pooled.gram, pooled.sums, pooled.images)
-        rank = meaning.effective_rank(pooled.gram, pooled.sums, pooled.images, pooled.scale[0])
-    cut = int(pooled.cut.sum()) if pooled is not None else 0
-    notes = [layer.note]
-    if cut:
-        notes.append(f"copies, rank, classes: {cut:,} of {layer.images * layer.channels:,} means of images cut off")
-    side, path = ("b", layer.site.path[2:]) if layer.site.path.startswith("b:") else ("", layer.site.path)
-    bins = layer.bins
-    profile = Profile(
-        layer.images,
-        layer.silent,
-        examples,
-        Spread(bins.numbers, bins.counts.astype(np.int64)) if bins else None,
-        copies=copies,
-        rank=rank,
-        grid=_grid(layer),
-        lines=lines.get(layer.site.key),
-        **(followed._asdict() if followed else {}),
-    )
-    site, shape = Site(path, layer.site.call, layer.site.layout), (layer.images, *layer.shape)
-    note = "; ".join(filter(None, notes))
-    return Entry(site, layer.type, shape, layer.dtype, layer.columns, maps=maps, side=side, note=note, profile=profile)
+def record_of(result: Partial, sample: Tensor, progress: Progress, pictures: int) -> Record:
+    """The record of a result. sample: images (B, C, H, W). pictures: how many of the best examples have pixels."""
+    job, state = result.job, result.state
+    network, source = job.network, job.source
+    record = Record("survey", network.subject, classes=list(source.classes))
+    record.subject_b = job.against.subject if job.against else ""
+    lines = _lines(network, sample)
+    for layer in state:
+        record.add(layer.compute(state.counts, lines))
+    profiles = [entry.profile for entry in record.entries.values() if entry.profile]
+    numbers = wanted(profile.examples for profile in profiles if profile.examples)
+    record.shown = _thumbnails(numbers, job, progress, pictures)
+    record.similarity = state.similarity.compute() if state.similarity else None
+    record.provenance = {
+        "layerscope": __version__,
+        "torch": torch.__version__,
+        "preprocessing": str(network.preprocessing),
+        "data set": source.subject,
+        "images": result.images,
+        "of": result.of,
+        "partial": bool(result.pending),
+        "broken": [image._asdict() for image in result.broken],
+    }
+    record.notes = [*notes_of(result), *network.notes]
+    return record
 
 
-def _grid(layer: LayerState) -> tuple[int, int]:
-    if layer.site.layout in ("NCHW", "NHWC"):
-        sizes = [size for letter, size in zip(layer.site.layout[1:], layer.shape, strict=True) if letter in "HW"]
-        return sizes[0], sizes[1]
-    return layer.examples.grid if layer.examples else (1, 1)
+def notes_of(result: Partial) -> list[str]:
+    """What a reader of the figures has to know, one line each."""
+    notes = []
+    if result.pending:
+        notes.append(f"partial: {result.images} of {result.of} images are in; the same command goes on from there")
+    if result.broken:
+        first, many = result.broken[0], counted(len(result.broken), "image")
+        notes.append(f"left out, since it cannot be read: {many}; the first is {first.name}: {first.reason}")
+    if len(result.processors) > 1:
+        names = "; ".join(sorted(result.processors))
+        notes.append(f"measured on unlike processors ({names}): the last bits may differ elsewhere")
+    return notes
 
 
-def _examples(layer: LayerState) -> tuple[list[Maps], Examples | None]:
-    """The surroundings of the best, second best, ... as maps, and where they are."""
-    best = layer.examples
-    if best is None or not best.top:
-        return [], None
-    # A map without an example has no range at all.
-    codes, low, high = best.maps, np.where(np.isnan(best.value), np.nan, best.low).astype(np.float32), best.value
-    height, width = best.window
-    maps = [
-        Maps(low[:, place], high[:, place], (layer.channels, height, width), np.ascontiguousarray(codes[:, place]))
-        for place in range(best.top)
-    ]
-    return maps, Examples(best.image, np.nan_to_num(high, nan=0.0), best.position, best.corner)
+def _lines(network: Network, sample: Tensor) -> Lines:
+    """Receptive fields of all layers; none where the network is not to be followed."""
+    if network.takes != "batch":
+        return {}
+    try:
+        return geometry(network.model, sample[:1])
+    except (LayerscopeError, RuntimeError, TypeError, ValueError):
+        return {}
 
 
-def _classes(layer: LayerState, counts: NDArray[np.int64]) -> meaning.Followed | None:
-    pooled = layer.pooled
-    if pooled is None or not len(counts) or pooled.images != counts.sum():
-        return None  # without labels, or some images have none
-    return meaning.classes(pooled.by_class(counts), pooled.from_zero()[1], counts)
+def _thumbnails(numbers: list[int], job: Job, progress: Progress, most: int) -> list[Shown]:
+    """The images of these numbers, in the order of the data set; the first `most` with pixels, as the network sees
+    them. An image that can't be read any more is named without."""
+    source, with_pixels = job.source, set(numbers[:most])
+
+    def thumbnail(number: int) -> Shown:
+        try:
+            label = source.label(number)
+        except Exception:  # as below
+            label = None
+        named = source.classes[label] if label is not None and 0 <= label < len(source.classes) else ""
+        blank = Shown(number, source.name(number), named, 0, 0, np.empty(0, np.uint8))
+        if number not in with_pixels:
+            return blank
+        try:
+            picture: Image.Image = job.network.preprocessing.picture(source.image(number)).convert("RGB")
+        except Exception:  # it was read before; whatever has happened to it since, the figures stand
+            return blank
+        width, height = picture.size
+        picture.thumbnail((_SIDE_PX, _SIDE_PX))
+        buffer = io.BytesIO()
+        picture.save(buffer, "WEBP", quality=80, method=2)
+        return Shown(number, blank.name, named, width, height, np.frombuffer(buffer.getvalue(), np.uint8))
+
+    found = []
+    with ThreadPoolExecutor(2) as pool:  # Pillow decodes without the lock
+        for done, shown in enumerate(pool.map(thumbnail, sorted(numbers))):
+            progress(done, len(numbers), "best examples")
+            found.append(shown)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from layerscope.errors import ImageError
-from layerscope.images import idx_pairs, image_named, open_image
+from layerscope.images import find_idx, idx_pairs, is_split, open_image, scan
 from layerscope.networks.preprocessing import Preprocessing
 from layerscope.progress import Progress, quiet
 
@@ -61,11 +62,11 @@ def find_examples(folder: Path, seed: int, share: float, most: int | None, progr
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder; give one with a folder of images for every class")
-    idx = _idx(folder)
-    if idx:
-        classes, pictures, targets = idx
-        return _split(_enough(folder, classes, targets), pictures, targets, seed, share, most)
-    if (folder / "train").is_dir() and (folder / "val").is_dir():
+    for images, labels in find_idx(folder):
+        if labels and images.name.startswith("train"):
+            classes, pictures, targets = idx_pairs(images, labels)
+            return _split(_enough(folder, classes, targets), pictures, targets, seed, share, most)
+    if is_split(folder):
         return _presplit(folder, seed, share, most, progress)
     classes, paths, targets = _by_class(folder)
     chosen = _first(targets, _rank(targets, seed), most)
@@ -78,35 +79,22 @@ def find_examples(folder: Path, seed: int, share: float, most: int | None, progr
     return examples
 
 
-def _idx(folder: Path) -> tuple[list[str], NDArray[np.uint8], Ints] | None:
-    """Classes, pictures (N, h, w) and labels (N,) of the training files; None if the folder has none."""
-    found = {}
-    for what in ("images-idx3", "labels-idx1"):
-        names = [folder / f"train-{what}-ubyte{end}" for end in ("", ".gz")]
-        found[what] = next((name for name in names if name.is_file()), None)
-    images, labels = found.values()
-    if not images or not labels:
-        return None
-    return idx_pairs(images, labels)
-
-
 def _by_class(folder: Path, classes: list[str] | None = None) -> tuple[list[str], list[Path], Ints]:
-    """Classes, image files and the class of each: the classes are the folders with an image, by name."""
-    found = {}
-    for inside in sorted(folder.iterdir()):
-        if inside.is_dir() and not inside.name.startswith("."):
-            files = sorted(file for file in inside.iterdir() if image_named(file.name))
-            if files:
-                found[inside.name] = files
-    unknown = [name for name in found if classes is not None and name not in classes]
+    """Classes, image files and the class of each: the classes are the folders that hold an image, by name."""
+    paths, labels, found = scan(folder)
+    # Plainly by name, as torchvision's ImageFolder has it: the same seed holds out the same images as ever.
+    files = sorted(
+        (found[label], folder / os.fsdecode(path)) for path, label in zip(paths, labels, strict=True) if label >= 0
+    )
+    names = list(dict.fromkeys(name for name, _ in files))
+    unknown = [name for name in names if classes is not None and name not in classes]
     if unknown:
         raise ImageError(f"{folder}: class {unknown[0]!r} is not among those to train on ({', '.join(classes or [])})")
-    if not found:
+    if not files:
         raise ImageError(f"{folder}: no images in folders here; make one folder of images for every class")
-    classes = classes or list(found)
-    paths = [path for files in found.values() for path in files]
-    targets = [classes.index(name) for name, files in found.items() for _ in files]
-    return classes, paths, np.array(targets, np.int64)
+    classes = classes or names
+    index = {name: number for number, name in enumerate(classes)}
+    return classes, [path for _, path in files], np.array([index[name] for name, _ in files], np.int64)
 
 
 def _enough(folder: Path, classes: list[str], targets: Ints) -> list[str]:

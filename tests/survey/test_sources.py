@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from layerscope.errors import ImageError, UsageError
-from layerscope.surveying.source import Files, open_source
+from layerscope.surveying.sources import Files, open_source
 from tests.conftest import picture
 
 
@@ -46,10 +46,18 @@ def test_a_folder_of_classes_in_natural_order_whatever_the_file_system_says(tmp_
     class Turned:
         def __init__(self, path):
             with scandir(path) as entries:
-                self.entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
+                self.entries = sorted(entries, key=lambda entry: entry.name)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.entries:
+                raise StopIteration
+            return self.entries.pop()
 
         def __enter__(self):
-            return iter(self.entries)
+            return self
 
         def __exit__(self, *_):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from fractions import Fraction
@@ -18,22 +19,23 @@ from layerscope.errors import RecordError
 from layerscope.profiles import Spread, edges_of
 from layerscope.stats import activations, quantize, survey_calls
 from layerscope.stats.signatures import BINS, BLOCK
-from layerscope.surveying import exact
-from layerscope.surveying.examples import NONE, WINDOW
-from layerscope.surveying.meter import Measures, Meter
-from layerscope.surveying.pooled import Pooled, calibrate, hsic, product, rounded
-from layerscope.surveying.state import State
+from layerscope.surveying.accumulators import exact
+from layerscope.surveying.accumulators.examples import NONE, WINDOW
+from layerscope.surveying.accumulators.means import ChannelMeans, calibrate, product, rounded
+from layerscope.surveying.accumulators.network import NetworkAccumulator
+from layerscope.surveying.accumulators.similarity import hsic
+from layerscope.surveying.accumulators.update import Measures, Updater
 
 #: values that are hard to add, to order or to bin
 HARD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-40, 3e38, -3e38, 100.01, 1e-10, 6.0, 2.0**-33, math.nan, math.inf, -math.inf]
 EVERYTHING = Measures(top=3, histograms=("*",), classes=3)
 
 
-def survey(x: np.ndarray, numbers=None, measures: Measures = EVERYTHING, labels=None) -> State:
+def survey(x: np.ndarray, numbers=None, measures: Measures = EVERYTHING, labels=None) -> NetworkAccumulator:
     """The state of images x (B, C, H, W), which the network hands on as they are."""
-    meter = Meter(nn.Identity(), (), measures)
-    meter.batch(torch.from_numpy(x), range(len(x)) if numbers is None else numbers, labels)
-    return meter.take()
+    updater = Updater(nn.Identity(), (), measures)
+    updater.update(torch.from_numpy(x), range(len(x)) if numbers is None else numbers, labels)
+    return updater.take()
 
 
 def layer_of(x: np.ndarray, measures: Measures = EVERYTHING):
@@ -62,15 +64,15 @@ def test_every_split_and_order_gives_the_same_bytes(x, data):
     order = np.array(data.draw(st.permutations(range(count))))
     cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=4)) | {0, count})
     takes = data.draw(st.sets(st.sampled_from(cuts)))
-    meters = [Meter(nn.Identity(), (), EVERYTHING) for _ in range(2)]
+    updaters = [Updater(nn.Identity(), (), EVERYTHING) for _ in range(2)]
     states = []
     for at, end in pairwise(cuts):
-        chosen, meter = order[at:end], meters[at % 2]
-        meter.batch(torch.from_numpy(x[chosen]), chosen, labels[chosen])
+        chosen, updater = order[at:end], updaters[at % 2]
+        updater.update(torch.from_numpy(x[chosen]), chosen, labels[chosen])
         if end in takes:
-            states.append(meter.take())
-    states += [meter.take() for meter in meters]
-    whole = State.zero()
+            states.append(updater.take())
+    states += [updater.take() for updater in updaters]
+    whole = NetworkAccumulator()
     for at in data.draw(st.permutations(range(len(states)))):
         whole.merge(states[at])
     assert whole.pack() == survey(x, labels=labels).pack()
@@ -84,15 +86,16 @@ def test_merging_is_associative_and_commutative_and_has_a_zero(x, y, z):
         for at, one in enumerate((x, y, z))
     ]
 
-    def merged(*states: State) -> State:
-        whole = State.zero()
+    def merged(*states: NetworkAccumulator) -> NetworkAccumulator:
+        whole = NetworkAccumulator()
         for state in states:
             whole.merge(state)
         return whole
 
     a, b, c = parts
     left = merged(merged(a, b), c).pack()
-    assert left == merged(a, merged(b, c)).pack() == merged(c, b, a).pack() == merged(b, State.zero(), a, c).pack()
+    assert left == merged(a, merged(b, c)).pack() == merged(c, b, a).pack()
+    assert left == merged(b, NetworkAccumulator(), a, c).pack()
     assert merged(a).pack() == a.pack()
 
 
@@ -100,7 +103,7 @@ def test_merging_is_associative_and_commutative_and_has_a_zero(x, y, z):
 @given(pictures())
 def test_mean_and_deviation_are_what_exact_arithmetic_gives(x):
     each = activations(x.reshape(*x.shape[:2], -1))  # (B, C)
-    columns = layer_of(x).columns
+    columns = layer_of(x).moments.compute()
     for channel in range(x.shape[1]):
         count = each.count[:, channel].tolist()
         means, m2s = ([Fraction(v) for v in field[:, channel].tolist()] for field in (each.mean, each.m2))
@@ -125,7 +128,7 @@ def test_mean_and_deviation_are_what_exact_arithmetic_gives(x):
 def test_deviation_in_hard_cases(mean, std):
     x = (mean + std * np.random.default_rng(0).standard_normal((9, 2, 13, 11))).astype(np.float32)
     values = x.transpose(1, 0, 2, 3).reshape(2, -1).astype(np.float64)
-    columns = layer_of(x).columns
+    columns = layer_of(x).moments.compute()
     np.testing.assert_allclose(columns.mean, values.mean(1), rtol=1e-12, atol=1e-50)
     np.testing.assert_allclose(columns.std, values.std(1, ddof=1), rtol=1e-9)
 
@@ -199,7 +202,7 @@ def test_a_channel_that_is_zero_everywhere_is_dead_and_has_no_examples():
     x[2, 2] = 0
     x[3, 2] = -0.0
     layer = layer_of(x)
-    assert layer.silent.tolist() == [0, 4, 2]
+    assert layer.moments.silent.tolist() == [0, 4, 2]
     assert layer.images == 4
     assert (layer.examples.image[1] == -1).all()
     assert set(layer.examples.image[2].tolist()) == {-1, 0, 1}
@@ -209,7 +212,7 @@ def test_a_channel_that_is_zero_everywhere_is_dead_and_has_no_examples():
 @given(pictures())
 def test_histograms_equal_those_of_numpy(x):
     layer = layer_of(x)
-    least, most = edges_of(layer.bins.numbers)
+    least, most = edges_of(layer.histogram.numbers)
     for channel in range(x.shape[1]):
         values = x[:, channel].ravel()
         values = values[np.isfinite(values) & (np.abs(values) >= 2.0**-32)]
@@ -218,7 +221,7 @@ def test_histograms_equal_those_of_numpy(x):
             ((ends == (abs_bin(low, high))) & (np.signbit(values) == (high <= 0))).sum()
             for low, high in zip(least, most, strict=True)
         ]
-        assert layer.bins.counts[channel].tolist() == want
+        assert layer.histogram.bins[channel].tolist() == want
         assert sum(want) == len(values)
 
 
@@ -234,8 +237,8 @@ def abs_bin(low: float, high: float) -> int:
 @given(pictures(), st.floats(0, 1))
 def test_quantiles_are_within_their_bound(x, share):
     layer = layer_of(x)
-    columns = layer.columns
-    spread = Spread(layer.bins.numbers, layer.bins.counts.astype(np.int64))
+    columns = layer.moments.compute()
+    spread = Spread(layer.histogram.numbers, layer.histogram.bins.astype(np.int64))
     (found,) = spread.quantiles([share], columns.count, columns.min, columns.max)
     for channel in range(x.shape[1]):
         values = np.sort(x[:, channel][np.isfinite(x[:, channel])]).astype(np.float64)
@@ -251,19 +254,19 @@ def test_many_values_of_one_kind_are_counted():
     # More than a counter of 16 bits holds, in one channel.
     x = np.full((2, 1, 700, 700), 3, np.float32)
     layer = layer_of(x)
-    assert layer.bins.counts.tolist() == [[x.size]]
+    assert layer.histogram.bins.tolist() == [[x.size]]
     layer = layer_of(np.zeros_like(x))
-    assert layer.bins.counts.shape == (1, 0)
+    assert layer.histogram.bins.shape == (1, 0)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.permutations([[0.25, 1], [-3, 0.5], [1e9, 2], [-1e-9, -1e20], [-0.0, 0.0], [7, 7]]))
 def test_counters_grow_with_the_values(pairs):
     x = np.array(pairs, np.float32).reshape(6, 1, 1, 2)
-    meter = Meter(nn.Identity(), (), EVERYTHING)
+    updater = Updater(nn.Identity(), (), EVERYTHING)
     for number, image in enumerate(x):
-        meter.batch(torch.from_numpy(image[None]), [number])
-    assert meter.take().pack() == survey(x).pack()
+        updater.update(torch.from_numpy(image[None]), [number])
+    assert updater.take().pack() == survey(x).pack()
 
 
 def test_states_of_other_measures_do_not_merge_and_nothing_changes():
@@ -284,51 +287,89 @@ def test_bytes_and_back():
     state = survey(
         x, measures=Measures(top=2, histograms=("*",), classes=2, scale=scale, gram=("*",)), labels=[0, 1, 1, 0, -1]
     )
-    again = State.unpack(state.pack())
+    again = NetworkAccumulator.unpack(state.pack())
     assert again.pack() == state.pack()
     assert (again.images, again.classes, again.counts.tolist()) == (5, 2, [2, 2])
     assert again.nbytes == state.nbytes > 0
-    np.testing.assert_array_equal(again.layers["Identity"].pooled.gram, state.layers["Identity"].pooled.gram)
+    np.testing.assert_array_equal(again.layers["Identity"].means.gram, state.layers["Identity"].means.gram)
     again.merge(state)
     assert again.images == 10
-    assert State.unpack(State.zero().pack()).pack() == State.zero().pack()
+    assert NetworkAccumulator.unpack(NetworkAccumulator().pack()).pack() == NetworkAccumulator().pack()
 
 
-@settings(deadline=None, max_examples=80)
-@given(st.data())
-def test_damaged_bytes_are_an_error(data):
-    whole = survey(np.ones((2, 1, 3, 3), np.float32)).pack()
-    at = data.draw(st.integers(0, len(whole) - 1))
-    changed = bytearray(whole)
-    changed[at] ^= data.draw(st.integers(1, 255))
-    for damaged in (bytes(changed), whole[:at], whole + b"x"):
-        with pytest.raises(RecordError):
-            State.unpack(damaged)
+def whole_state() -> NetworkAccumulator:
+    """With everything that a layer can have."""
+    x = np.random.default_rng(1).standard_normal((4, 2, 3, 3)).astype(np.float32)
+    scale = {"Identity": calibrate(x.mean((2, 3)))}
+    what = Measures(top=3, histograms=("*",), classes=3, scale=scale, gram=("*",))
+    return survey(x, measures=what, labels=[0, 2, 2, -1])
 
 
-def test_forged_sizes_are_an_error():
-    """Bytes with the right digest that contradict themselves."""
-    import hashlib
-
-    from layerscope.surveying import packing
-
-    whole = survey(np.ones((2, 1, 3, 3), np.float32)).pack()
-    content = whole[packing._HEAD :]
-    pairs = [
-        (b'\\"channels\\": 1', b'\\"channels\\": 2'),
-        (b'\\"top\\": 3', b'\\"top\\": 4'),
-        (b'\\"grid\\": [3, 3]', b'\\"grid\\": [3, 4]'),
-        (b'\\"classes\\": 3', b'\\"classes\\": 4'),
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'\\"channels\\": 2', b'\\"channels\\": 3'),
+        (b'\\"classes\\": 3', b'\\"classes\\": 2'),
+        (b'\\"classes\\": 3', b'\\"classes\\":-3'),
+        (b'\\"images\\": 4', b'\\"images\\":-4'),
         (b'\\"rank\\": 1', b'\\"rank\\": x'),
-        (b'\\"images\\": 2', b'\\"images\\":-2'),
-        (b'\\"first\\": ', b'\\"first\\":9'),
-        (b'\\"schema\\": 1', b'\\"schema\\": 2'),
-    ]
-    for old, new in pairs:
-        assert old in content, old
-        forged = content.replace(old, new)
-        with pytest.raises(RecordError):
-            State.unpack(packing._MAGIC + hashlib.sha256(forged).digest() + forged)
+        (b'\\"rank\\": 1', b'\\"rank\\":""'),
+        (b'\\"shape\\": [2, ', b'\\"shape\\": [x, '),
+        (b'\\"mixed\\": false', b'\\"mixed\\": 10000'),
+        (b'\\"type\\": \\"Identity\\"', b'\\"type\\": 1234567890\\n'),
+        (b'\\"schema\\": 2', b'\\"schema\\": 3'),
+        (b'\\"moments\\"', b'\\"momentum\\'),
+    ],
+)
+def test_forged_headers_are_an_error(old, new):
+    content = whole_state().pack()
+    assert old in content and len(old) == len(new)
+    with pytest.raises(RecordError):
+        NetworkAccumulator.unpack(content.replace(old, new))
+
+
+def forged(change) -> bytes:
+    """A state whose arrays `change` has changed."""
+    from safetensors.numpy import load, save
+
+    content = whole_state().pack()
+    length = int.from_bytes(content[:8], "little")
+    arrays = load(content)
+    change(arrays)
+    return save(arrays, json.loads(content[8 : 8 + length])["__metadata__"])
+
+
+def test_every_array_has_to_be_there_in_its_type_and_shape():
+    NetworkAccumulator.unpack(forged(lambda arrays: None))
+    names = []
+    forged(lambda arrays: names.extend(arrays))
+    assert len(names) == 19
+    for name in names:
+        changes = [lambda arrays, name=name: arrays.update({name: np.stack([arrays[name]] * 2)})]
+        changes.append(lambda arrays, name=name: arrays.update({name: arrays[name].astype(np.int8)}))
+        changes.append(lambda arrays, name=name: arrays.pop(name))
+        for change in changes:
+            with pytest.raises(RecordError):
+                NetworkAccumulator.unpack(forged(change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("histogram.first", 1022),
+        ("histogram.first", -1),
+        ("examples.grid", [3, 4]),
+        ("examples.grid", [0, 0]),
+        ("examples.key", [[1, 2, 3], [3, 2, 1]]),
+        ("means.labels", [2, 0]),
+        ("means.labels", [1, 1]),
+        ("means.labels", [0, 3]),
+        ("means.labels", [-1, 2]),
+    ],
+)
+def test_arrays_that_contradict_themselves_are_an_error(name, value):
+    with pytest.raises(RecordError):
+        NetworkAccumulator.unpack(forged(lambda arrays: arrays.update({f"0.{name}": np.array(value, np.int64)})))
 
 
 @settings(deadline=None, max_examples=40)
@@ -344,8 +385,11 @@ def test_sums_of_pooled_means(images, channels, seed):
     labels = rng.integers(-1, 3, images)
     whole = steps.astype(np.int64) + scale[1].astype(np.int64)
     at = rng.integers(0, images + 1)
-    parts = [Pooled.of(steps[s], cut, labels[s], scale, True) for s in (slice(0, at), slice(at, None))]
+    parts = [ChannelMeans.empty(scale, True) for _ in range(2)]
+    for part, chosen in zip(parts, (slice(0, at), slice(at, None)), strict=True):
+        part.update(part.rounded(means[chosen]), labels[chosen])
     found = parts[0].merge(parts[1])
+    assert found.cut == 0
     np.testing.assert_array_equal(found.gram, steps.astype(np.int64).T @ steps)
     np.testing.assert_array_equal(found.from_zero()[0], whole.sum(0))
     np.testing.assert_array_equal(found.from_zero()[1], (whole**2).sum(0))
@@ -443,7 +487,7 @@ def test_images_without_a_finite_value_change_no_minimum():
     whole = survey(x[:2])
     whole.merge(survey(x[2:], range(2, 4)))
     assert whole.pack() == survey(x).pack()
-    columns = whole.layers["Identity"].columns
+    columns = whole.layers["Identity"].moments.compute()
     assert (columns.min[0], columns.max[0], columns.count[0], columns.nan[0]) == (-4, 3, 8, 8)
 
 
@@ -457,12 +501,12 @@ def test_layers_stand_in_the_order_of_the_pass_whichever_ran_first():
             x = self.first(x)
             return self.last(self.rare(x) if x.sum() > 0 else x)
 
-    def seen(sign: int, number: int) -> State:
-        meter = Meter(Sometimes(), (), EVERYTHING)
-        meter.batch(sign * torch.ones(2, 1, 2, 2), [number, number + 1])
-        return meter.take()
+    def seen(sign: int, number: int) -> NetworkAccumulator:
+        updater = Updater(Sometimes(), (), EVERYTHING)
+        updater.update(sign * torch.ones(2, 1, 2, 2), [number, number + 1])
+        return updater.take()
 
-    one, other = State.zero(), State.zero()
+    one, other = NetworkAccumulator(), NetworkAccumulator()
     one.merge(seen(-1, 0))
     one.merge(seen(1, 2))
     other.merge(seen(1, 2))

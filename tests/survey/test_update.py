@@ -16,8 +16,10 @@ from torch import nn
 import layerscope
 from layerscope.errors import ForwardError, NoMatch, RecordError, UsageError
 from layerscope.stats import quantize
-from layerscope.surveying.meter import Measures, Meter, calibration
-from layerscope.surveying.state import UNLIKE, State
+from layerscope.surveying.accumulators.histogram import BitHistogram
+from layerscope.surveying.accumulators.layer import UNLIKE
+from layerscope.surveying.accumulators.network import NetworkAccumulator
+from layerscope.surveying.accumulators.update import Measures, Updater, calibration
 
 IMAGES = 70
 LABELS = [number % 4 - 1 for number in range(IMAGES)]
@@ -45,20 +47,20 @@ def images() -> torch.Tensor:
 
 
 def measures(model: nn.Module, images: torch.Tensor, **options) -> Measures:
-    scale = calibration(model, [images[:32]])
+    scale = calibration(model, images[:32])
     return Measures(**{"top": 3, "histograms": ("*",), "classes": 3, "scale": scale, **options})
 
 
 def survey(
     model: nn.Module, images: torch.Tensor, what: Measures, cuts: Sequence[int] = (), takes: Sequence[int] = ()
-) -> State:
-    meter, whole = Meter(model, (), what), State.zero()
+) -> NetworkAccumulator:
+    updater, whole = Updater(model, (), what), NetworkAccumulator()
     ends = sorted({0, len(images), *cuts})
     for at, end in pairwise(ends):
-        meter.batch(images[at:end], range(at, end), LABELS[at:end] if what.classes else None)
+        updater.update(images[at:end], range(at, end), LABELS[at:end] if what.classes else None)
         if end in takes:
-            whole.merge(meter.take())
-    whole.merge(meter.take())
+            whole.merge(updater.take())
+    whole.merge(updater.take())
     return whole
 
 
@@ -72,16 +74,16 @@ def test_every_split_gives_the_same_bytes(images, cuts, take):
     assert found.pack() == survey(model, images, what).pack()
 
 
-def test_chunks_by_two_meters_in_any_order(images):
+def test_chunks_by_two_updaters_in_any_order(images):
     model = network()
     what = measures(model, images)
-    one, two = Meter(model, (), what), Meter(copy.deepcopy(model), (), what)
-    two.batch(images[64:], range(64, IMAGES), LABELS[64:])
+    one, two = Updater(model, (), what), Updater(copy.deepcopy(model), (), what)
+    two.update(images[64:], range(64, IMAGES), LABELS[64:])
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     for part in order.split(20):
-        one.batch(images[part], part.tolist(), [LABELS[number] for number in part])
+        one.update(images[part], part.tolist(), [LABELS[number] for number in part])
     whole = two.take()
-    whole.merge(State.unpack(one.take().pack()))
+    whole.merge(NetworkAccumulator.unpack(one.take().pack()))
     assert whole.pack() == survey(model, images, what).pack()
 
 
@@ -96,7 +98,7 @@ def test_every_layer_is_what_it_gave(images):
     assert state.images == IMAGES
     assert state.counts.tolist() == [18, 17, 17]
     for key, tensor in seen.items():
-        layer, columns = state.layers[key], state.layers[key].columns
+        layer, columns = state.layers[key], state.layers[key].moments.compute()
         values = tensor.movedim(1, 0).flatten(1).double().numpy()  # (C, B*H*W)
         assert layer.shape == tuple(tensor.shape[1:])
         assert layer.images == IMAGES
@@ -107,7 +109,7 @@ def test_every_layer_is_what_it_gave(images):
         np.testing.assert_array_equal(columns.zeros, (values == 0).sum(1))
         peaks = tensor.flatten(2).amax(2) if tensor.dim() == 4 else tensor  # (B, C)
         alive = (tensor.flatten(2) != 0).any(2) if tensor.dim() == 4 else tensor != 0
-        np.testing.assert_array_equal(layer.silent, (~alive).sum(0))
+        np.testing.assert_array_equal(layer.moments.silent, (~alive).sum(0))
         best = peaks.masked_fill(~alive, -torch.inf).sort(dim=0, descending=True, stable=True).indices[:3].T
         np.testing.assert_array_equal(layer.examples.image, best)
 
@@ -118,11 +120,11 @@ def test_a_relu_in_place_follows_from_what_it_overwrote(images, monkeypatch):
     bad[3, 0, 2, 2], bad[4, 1, 3, 3], bad[5, 2, 1, 1] = torch.nan, torch.inf, -torch.inf
     what = Measures(histograms=("*",))
     derived = []
-    derive = Meter._derived
-    monkeypatch.setattr(Meter, "_derived", lambda *given: derived.append(derive(*given)) or derived[-1])
+    follow = BitHistogram.follow
+    monkeypatch.setattr(BitHistogram, "follow", lambda *given: derived.append(follow(*given)) or derived[-1])
     found = survey(model, bad, Measures(histograms=("*",)), range(10, IMAGES, 10))
-    assert derived == [False] * 4 + [False, True] * 12  # of the first batch nothing was kept
-    monkeypatch.setattr(Meter, "_derived", lambda *given: False)
+    assert derived == [False] * 2 + [True] * 12  # of the first batch nothing was kept
+    monkeypatch.setattr(BitHistogram, "follow", lambda *given: False)
     assert found.pack() == survey(model, bad, what, range(10, IMAGES, 10)).pack()
 
 
@@ -142,7 +144,7 @@ def test_what_was_changed_in_between_is_measured():
     plain = nn.Sequential(nn.BatchNorm2d(3), nn.Identity(), nn.ReLU())
     plain[1].register_forward_hook(lambda module, inputs, output: output + 1)
     want = survey(plain, x, Measures(histograms=("*",)), [2, 4])
-    np.testing.assert_array_equal(state.layers["relu"].bins.counts, want.layers["2"].bins.counts)
+    np.testing.assert_array_equal(state.layers["relu"].histogram.bins, want.layers["2"].histogram.bins)
 
 
 def test_the_network_is_left_as_it_was(images):
@@ -162,13 +164,13 @@ def test_the_network_is_left_as_it_was(images):
 def test_a_batch_that_failed_can_be_repeated():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))
     x = torch.randn(6, 3, 8, 8)
-    meter = Meter(model, (), Measures())
+    updater = Updater(model, (), Measures())
     with pytest.raises(ForwardError):
-        meter.batch(torch.randn(4, 3, 4, 4), range(4))  # the second convolution has nothing left
-    with pytest.raises(UsageError, match="make a new Meter"):
-        meter.batch(x, range(6))
-    with pytest.raises(UsageError, match="make a new Meter"):
-        meter.take()
+        updater.update(torch.randn(4, 3, 4, 4), range(4))  # the second convolution has nothing left
+    with pytest.raises(UsageError, match="make a new Updater"):
+        updater.update(x, range(6))
+    with pytest.raises(UsageError, match="make a new Updater"):
+        updater.take()
 
 
 def test_tokens_have_a_place_on_their_grid():
@@ -200,7 +202,7 @@ def test_tokens_have_a_place_on_their_grid():
             assert found.value[channel, place] == values.max()
     # The histogram of what lies channels last equals that of what lies channels first.
     flat = survey(nn.Identity(), tokens.transpose(1, 2)[..., None].contiguous(), Measures(histograms=("*",)))
-    np.testing.assert_array_equal(state.layers["norm"].bins.counts, flat.layers["Identity"].bins.counts)
+    np.testing.assert_array_equal(state.layers["norm"].histogram.bins, flat.layers["Identity"].histogram.bins)
 
 
 def test_windows_are_parts_of_an_image():
@@ -220,8 +222,8 @@ def test_windows_are_parts_of_an_image():
     layer = state.layers["mix"]
     with torch.no_grad():
         whole = model.mix(model.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (6, 4, 8, 12)
-    np.testing.assert_allclose(layer.columns.mean, whole.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
-    assert layer.bins.counts.sum() == whole.numel()
+    np.testing.assert_allclose(layer.moments.compute().mean, whole.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    assert layer.histogram.bins.sum() == whole.numel()
     for channel in range(4):
         plane = whole[layer.examples.image[channel, 0], channel]
         assert layer.examples.position[channel, 0].tolist() == list(np.unravel_index(int(plane.argmax()), (8, 12)))
@@ -243,7 +245,7 @@ def test_the_sequence_may_come_first():
     model, x = First(), torch.randn(7, 3, 8, 8)
     layer = survey(model, x, Measures(histograms=("*",))).layers["mix"]
     assert layer.shape == (16, 4)
-    assert layer.columns.count.tolist() == [7 * 16] * 4
+    assert layer.moments.compute().count.tolist() == [7 * 16] * 4
 
 
 def test_outputs_of_changing_shape_have_no_statistics():
@@ -263,7 +265,7 @@ def test_outputs_of_changing_shape_have_no_statistics():
     assert layer.mixed
     assert layer.note == UNLIKE
     assert layer.channels == 0
-    assert State.unpack(state.pack()).pack() == state.pack()
+    assert NetworkAccumulator.unpack(state.pack()).pack() == state.pack()
 
 
 def test_modules_that_run_twice_and_those_of_another_size(small):
@@ -274,34 +276,34 @@ def test_modules_that_run_twice_and_those_of_another_size(small):
 
 def test_two_networks_join_one_state(images):
     a, b = network(), nn.Sequential(nn.Conv2d(3, 7, 5), nn.ReLU(inplace=True))
-    scale = calibration(a, [images[:32]], (), b)
-    meter = Meter(a, (), Measures(scale=scale), against=b)
-    meter.batch(images, range(IMAGES))
-    state = meter.take()
+    scale = calibration(a, images[:32], (), b)
+    updater = Updater(a, (), Measures(scale=scale), against=b)
+    updater.update(images, range(IMAGES))
+    state = updater.take()
     assert list(state.layers)[-2:] == ["b:0", "b:1"]
     assert state.layers["b:0"].channels == 7
-    assert set(state.alike.keys) == set(state.layers)
-    alone = Meter(b, (), Measures())
-    alone.batch(images, range(IMAGES))
+    assert set(state.similarity.keys) == set(state.layers)
+    alone = Updater(b, (), Measures())
+    alone.update(images, range(IMAGES))
     want = alone.take().layers["0"]
-    np.testing.assert_array_equal(state.layers["b:0"].sums, want.sums)
-    assert state.alike.minibatches == 2
-    same = Meter(a, (), Measures(scale=calibration(a, [images[:32]], (), a)), against=copy.deepcopy(a))
-    same.batch(images, range(IMAGES))
-    value = same.take().alike
+    np.testing.assert_array_equal(state.layers["b:0"].moments.sums, want.moments.sums)
+    assert state.similarity.minibatches == 2
+    same = Updater(a, (), Measures(scale=calibration(a, images[:32], (), a)), against=copy.deepcopy(a))
+    same.update(images, range(IMAGES))
+    value = same.take().similarity
     index = {key: at for at, key in enumerate(value.keys)}
     assert value.value[index["4"], index["b:4"]] == value.value[index["4"], index["4"]] > 0
 
 
 def test_counters_are_emptied_before_they_are_full(images):
     what = Measures(histograms=("*",))
-    meter = Meter(network(), (), what)
+    updater = Updater(network(), (), what)
     for at in range(0, IMAGES, 14):
-        meter.batch(images[at : at + 14], range(at, at + 14))
-        for layer in meter._layers.values():
-            assert layer.counted == 14 * layer.ints[0, 0] / layer.images or at
-            layer.counted = (1 << 32) - 1  # as if there had been so many values
-    assert meter.take().pack() == survey(network(), images, what, range(14, IMAGES, 14)).pack()
+        updater.update(images[at : at + 14], range(at, at + 14))
+        for layer in updater._layers.values():
+            assert layer.histogram._values == 14 * layer.moments.ints[0, 0] / layer.images or at
+            layer.histogram._values = (1 << 32) - 1  # as if there had been so many values
+    assert updater.take().pack() == survey(network(), images, what, range(14, IMAGES, 14)).pack()
 
 
 def test_redundant_channels_correlate(images):
@@ -309,9 +311,9 @@ def test_redundant_channels_correlate(images):
     with torch.no_grad():
         model[0].weight[1] = 2 * model[0].weight[0]
     state = survey(model, images, measures(model, images, classes=0))
-    pooled = state.layers["0"].pooled
-    gram, sums = pooled.gram.astype(float), pooled.sums.astype(float)
-    covariance = gram - np.outer(sums, sums) / pooled.images
+    means = state.layers["0"].means
+    gram, sums = means.gram.astype(float), means.sums[0].astype(float)
+    covariance = gram - np.outer(sums, sums) / means.images
     correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
     assert correlation[0, 1] > 0.9999
     assert abs(correlation[0, 2]) < 0.99
@@ -328,27 +330,27 @@ def test_other_calibrations_do_not_merge(images):
 def test_what_does_not_fit_is_said():
     model = nn.Conv2d(3, 2, 1)
     with pytest.raises(NoMatch):
-        Meter(model, ["nothing"])
+        Updater(model, ["nothing"])
     with pytest.raises(UsageError, match="top 256"):
         Measures(top=256)
-    meter = Meter(model, (), Measures(classes=2))
+    updater = Updater(model, (), Measures(classes=2))
     x = torch.zeros(2, 3, 4, 4)
     for numbers, labels in (([0, 1, 2], None), ([0, 1], [0]), ([0, -1], None), ([0, 1 << 32], None), ([0, 1], [0, 2])):
         with pytest.raises(UsageError):
-            meter.batch(x, numbers, labels)
-    meter.batch(x, [0, 1], [0, 1])
-    assert meter.take().images == 2
-    assert meter.take().images == 0
+            updater.update(x, numbers, labels)
+    updater.update(x, [0, 1], [0, 1])
+    assert updater.take().images == 2
+    assert updater.take().images == 0
 
 
 def test_rows_beyond_the_numbers_do_not_count():
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 9, 3))
     x = torch.randn(2, 3, 5, 5)
-    padded, plain = Meter(model), Meter(model)
-    padded.batch(torch.cat([x, x[:1]]), [0, 1])
-    plain.batch(x, [0, 1])
+    padded, plain = Updater(model), Updater(model)
+    padded.update(torch.cat([x, x[:1]]), [0, 1])
+    plain.update(x, [0, 1])
     ours, theirs = padded.take(), plain.take()
     assert ours.images == theirs.images == 2
     for key, layer in theirs.layers.items():
         assert layer.images == ours.layers[key].images == 2
-        np.testing.assert_array_equal(ours.layers[key].ints, layer.ints)
+        np.testing.assert_array_equal(ours.layers[key].moments.ints, layer.moments.ints)
