@@ -24,8 +24,6 @@ from layerscope.text import json_text
 from layerscope.views.summary import channels_of, entry_word
 
 __all__ = [
-    "PREDICTED",
-    "SCHEMA",
     "block",
     "block_of",
     "index",
@@ -34,7 +32,6 @@ __all__ = [
     "predicted",
     "profile_block",
     "profile_of",
-    "thumbnail",
     "thumbnail_of",
 ]
 

@@ -135,6 +135,12 @@ class Sheet:
         """The colour map from left to right."""
         self.paste(x, y, np.tile(np.linspace(0, STEPS - 1, width).round().astype(np.uint8), (height, 1)))
 
+    def heading(self, x: int, y: int, title: str, size: int, more: str, small: int = 14, room: int = 1 << 16) -> None:
+        """A title, and in small on its line what it is about; cut to `room` pixels."""
+        room = min(room, self.pixels.shape[1] - x)
+        used = self.text(x, y, title, size, Ink.TEXT, room) + 10
+        self.text(x + used, y + round((size - small) * 0.9), more, small, Ink.MUTED, max(room - used, 0))
+
     def centred(self, x: int, y: int, width: int, text: str, size: int, ink: int = Ink.TEXT) -> None:
         """Write in the middle of `width` pixels."""
         self.text(x + max(0, (width - measure(text, size)) // 2), y, text, size, ink, room=width)

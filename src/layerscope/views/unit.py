@@ -24,8 +24,7 @@ def unit_page(look: Look) -> bytes:
     found = look.arithmetic
     height = 476 + (_sum_height(found) if found else 44)
     page = Sheet(height, _WIDTH)
-    used = page.text(_MARGIN, 18, look.layer, 22)
-    page.text(_MARGIN + used + 10, 24, f"{look.name.removeprefix(look.layer).strip()}   {look.type}", 15, Ink.MUTED)
+    page.heading(_MARGIN, 18, look.layer, 22, f"{look.name.removeprefix(look.layer).strip()}   {look.type}", 15)
     page.text(_MARGIN, 52, f"{short(look.network)} · {look.picture.name}", 14, Ink.MUTED, room=_WIDTH - 2 * _MARGIN)
     _places(page, look)
     page.fill(_MARGIN, 458, _WIDTH - 2 * _MARGIN, 1, Ink.LINE)
@@ -126,11 +125,10 @@ def _sum(page: Sheet, found: Arithmetic, y: int) -> None:
     patch, kernel, products = (_planes(values) for values in (found.patch, found.kernel, found.products))
     sums = products.sum((1, 2))
     order = np.argsort(-np.abs(sums), kind="stable")[:_COLUMNS]
-    page.text(_MARGIN, y, "how the value came about", 15)
     more = f"the {len(order)} of {len(sums):,} input channels that weigh most"
     if len(order) == len(sums):
         more = "every input channel, the heaviest first"
-    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, more, 14, Ink.MUTED)
+    page.heading(_MARGIN, y, "how the value came about", 15, more)
     tall, wide = _tile(found)
     ends = [float(np.abs(values[order]).max()) or 1.0 for values in (patch, kernel, products)]
     top, left = y + 50, _MARGIN + 84
@@ -181,8 +179,7 @@ def _brief(value: float) -> str:
 
 
 def _formula(page: Sheet, found: Arithmetic, y: int) -> None:
-    page.text(_MARGIN, y, "how the value came about", 15)
-    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, found.formula, 14, Ink.MUTED)
+    page.heading(_MARGIN, y, "how the value came about", 15, found.formula)
     tall, wide = _tile(found)
     left, room = _MARGIN, 48
     if found.patch.size > 1:
@@ -215,9 +212,8 @@ def evidence_page(evidence: Evidence) -> bytes:
     panel = 352
     width = 2 * _MARGIN + 3 * panel + 2 * _GAP
     page = Sheet(84 + 26 + panel + 56, width)
-    used = page.text(_MARGIN, 18, evidence.label, 22)
     what = "predicted" if evidence.predicted else "chosen, not the predicted class"
-    page.text(_MARGIN + used + 10, 24, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15, Ink.MUTED)
+    page.heading(_MARGIN, 18, evidence.label, 22, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15)
     page.share(width - _MARGIN - 160, 28, 160, 8, evidence.probability)
     names = f"{short(evidence.network)} · {evidence.picture.name}"
     page.text(_MARGIN, 52, names, 14, Ink.MUTED, room=width - 2 * _MARGIN)
@@ -233,8 +229,7 @@ def evidence_page(evidence: Evidence) -> bytes:
     )
     for column, (title, detail, pixels) in enumerate(panels):
         x = _MARGIN + column * (panel + _GAP)
-        used = page.text(x, 84, title, 15)
-        page.text(x + used + 8, 86, detail, 13, Ink.MUTED, room=panel - used - 8)
+        page.heading(x, 84, title, 15, detail, 13, panel)
         page.picture(x, 110, fit(pixels, panel, panel, smooth=True))
     x, y = _MARGIN + panel + _GAP, 110 + panel + 10
     page.scale(x, y, panel, "viridis", "0", f"{number(top)} speaks for it")
