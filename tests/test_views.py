@@ -164,6 +164,25 @@ def test_a_planted_statistic_has_its_value_in_plain_data(planted):
     assert index["statistics"][-1] == described
 
 
+#: the columns of 0.1.0
+COLUMNS = {
+    "layers": "path,call,type,shape,channels,dead,mean,std,min,max",
+    "channels": "path,call,type,index,mean,std,min,max,zeros",
+    "tensors": "name,shape,dtype,count,mean,std,min,max,zeros,nan,inf",
+}
+
+
+@pytest.mark.parametrize("kind", ["features", "weights", "survey"])
+def test_columns_of_csv_keep_their_place_and_new_ones_stand_behind(kind, planted):
+    texts = documents.tables(record_of(kind))
+    for name in COLUMNS.keys() & texts.keys():
+        before, new = COLUMNS[name].split(","), ["zeros", "nan", "inf", "quadratic_mean"]
+        if kind == "survey":
+            meaning = ["q01", "q05", "median", "q95", "q99", "silent", "class", "selectivity", "explained"]
+            before += meaning if name == "channels" else ["effective_rank", "copies"]
+        assert texts[name].splitlines()[0].split(",") == before + [one for one in new if one not in before]
+
+
 def test_a_planted_statistic_has_its_value_in_tables_for_people(planted, monkeypatch):
     record = record_of("weights")
     want = number(rms_of(record["conv.weight"].total).item())

@@ -60,11 +60,11 @@ def overview(record: Record, image: int = 0) -> bytes:
     photo.thumbnail((224, 224))
     y = 60 + photo.height + 14
     sheet.text(_MARGIN, y, record.pictures[image].name, 14, Ink.MUTED, room=224)
-    for row_, one in enumerate(top):
-        at = y + 28 + 38 * row_
-        sheet.text(_MARGIN, at, one.label, 14, Ink.TEXT, room=170)
-        sheet.text(_MARGIN + 224 - measure(f"{one.probability:.1%}", 14), at, f"{one.probability:.1%}", 14, Ink.MUTED)
-        sheet.share(_MARGIN, at + 20, 224, 6, one.probability)
+    for row_, prediction in enumerate(top):
+        at, share = y + 28 + 38 * row_, f"{prediction.probability:.1%}"
+        sheet.text(_MARGIN, at, prediction.label, 14, Ink.TEXT, room=170)
+        sheet.text(_MARGIN + 224 - measure(share, 14), at, share, 14, Ink.MUTED)
+        sheet.share(_MARGIN, at + 20, 224, 6, prediction.probability)
     sheet.picture(_MARGIN, 60, np.asarray(photo))
     return sheet.png()
 

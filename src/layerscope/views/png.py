@@ -232,10 +232,10 @@ def histogram_sheet(entry: Entry) -> bytes:
     kind = f"{entry.type} \u00b7 {spaced(entry.shape)} \u00b7 {entry.dtype}"
     sheet.heading(_MARGIN, _MARGIN, entry.key, _TITLE, kind, _SMALL, width - 2 * _MARGIN)
     brief = shown(brief=True)
-    more = [one for one in statistics_of([entry]) if one not in brief]
+    more = [statistic for statistic in statistics_of([entry]) if statistic not in brief]
     values = counted(int(entry.total.count.item()), "finite value")
     for row, statistics, end, ink in ((30, brief, "", Ink.TEXT), (50, more, values + _LEGEND, Ink.MUTED)):
-        figures = [f"{one.label} {written(one, entry.total)}" for one in statistics]
+        figures = [f"{statistic.label} {written(statistic, entry.total)}" for statistic in statistics]
         sheet.text(_MARGIN, _MARGIN + row, "    ".join([*figures, *filter(None, [end])]), _SMALL, ink)
     _bars(sheet, entry.histogram.edges, entry.histogram.counts, left, top, width - left - _MARGIN, height - top - 44)
     return sheet.png()

@@ -111,8 +111,8 @@ class Sheet:
             text += "..."
         strokes = (_label if len(text) <= _LABEL else _strokes)(text, size)
         area = self.pixels[y : y + strokes.shape[0], x : x + strokes.shape[1]]
-        seen = strokes[: area.shape[0], : area.shape[1]]
-        np.copyto(area, seen + np.uint8(ink), where=seen > 0)
+        drawn = strokes[: area.shape[0], : area.shape[1]]
+        np.copyto(area, drawn + np.uint8(ink), where=drawn > 0)
         return strokes.shape[1]
 
     def paste(self, x: int, y: int, indices: NDArray[np.uint8]) -> None:
