@@ -53,6 +53,16 @@ def test_the_table_is_sorted_by_change(run, checkpoint, tmp_path):
     assert (tmp_path / "out" / "changes.png").exists()
 
 
+def test_the_stages_of_both_are_side_by_side_in_the_terminal(run, code, photo):
+    ran = run("compare", f"{code}:small", f"{code}:small", "--image", photo)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    start = next(at for at, line in enumerate(lines) if "the same stage" in line)
+    assert lines[start + 1].split() == ["A", "shape", "dead", "B", "shape", "dead"]
+    name, shape, dead, *other = lines[start + 2].split()
+    assert [name, shape, dead] == other, "both have one name: neither may take the place of the other"
+
+
 def test_nan_is_the_greatest_change_and_single_numbers_are_behind():
     def pair(name, mean, *shape):
         return Pair(name, shape, shape, "changed", mean, mean, 0.0)

@@ -31,6 +31,7 @@ from tests.attacks.crafting import _compare, _features, _weights
 from tests.survey import making
 from tests.test_wire import read
 
+DOCS = Path(__file__).parents[1] / "docs"
 RMS = Statistic(
     "quadratic_mean", "RMS", "float", "root mean square of the finite values",
     lambda c: np.sqrt(c.m2 / c.count + c.mean**2), brief=True,
@@ -66,6 +67,7 @@ def text_of_tensorboard(logdir: Path) -> str:
     assert events.PluginTagToContent("text").keys() == {"statistics"}
     (event,) = events.Tensors("statistics")
     (text,) = event.tensor_proto.string_val
+    assert (event.tensor_proto.dtype, event.tensor_proto.tensor_shape.dim) == (7, []), "one text; 7 is DT_STRING"
     page = markdown(text.decode(), extensions=["tables"])
     assert page.count("<tr>") == text.count(b"\n")
     return unescape(re.sub(r"<[^>]*>\s*", " ", page))
@@ -85,6 +87,13 @@ def written(view: str, record: Record, folder: Path) -> str:
 def test_every_view_can_be_loaded_and_its_target_is_described():
     assert {view.target for view in VIEWS.values()} == {"file", "folder"}
     assert [name for name, view in VIEWS.items() if view.prints] == ["terminal", "json"]
+
+
+def test_every_view_and_every_statistic_is_in_the_documentation():
+    record, commands = (DOCS / "record.md").read_text("utf-8"), (DOCS / "commands.md").read_text("utf-8")
+    section = commands.split("## Statistics\n")[1].split("\n## ")[0]
+    assert [name for name in VIEWS if f"\n| `{name}` |" not in record] == []
+    assert [one.name for one in STATISTICS if f"`{one.name}`" not in section] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,6 +171,25 @@ def test_a_planted_statistic_has_its_value_in_plain_data(planted):
     assert index["layers"][0]["total"]["quadratic_mean"] == rms_of(conv.total).item()
     described = {"name": RMS.name, "label": "RMS", "type": "float", "text": RMS.text, "brief": True}
     assert index["statistics"][-1] == described
+
+
+#: the columns of 0.1.0
+COLUMNS = {
+    "layers": "path,call,type,shape,channels,dead,mean,std,min,max",
+    "channels": "path,call,type,index,mean,std,min,max,zeros",
+    "tensors": "name,shape,dtype,count,mean,std,min,max,zeros,nan,inf",
+}
+
+
+@pytest.mark.parametrize("kind", ["features", "weights", "survey"])
+def test_columns_of_csv_keep_their_place_and_new_ones_stand_behind(kind, planted):
+    texts = documents.tables(record_of(kind))
+    for name in COLUMNS.keys() & texts.keys():
+        before, new = COLUMNS[name].split(","), ["zeros", "nan", "inf", "quadratic_mean"]
+        if kind == "survey":
+            meaning = ["q01", "q05", "median", "q95", "q99", "silent", "class", "selectivity", "explained"]
+            before += meaning if name == "channels" else ["effective_rank", "copies"]
+        assert texts[name].splitlines()[0].split(",") == before + [one for one in new if one not in before]
 
 
 def test_a_planted_statistic_has_its_value_in_tables_for_people(planted, monkeypatch):

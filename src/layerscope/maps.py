@@ -42,11 +42,12 @@ class Maps:
             self.source = self.source()
         return self.source
 
-    def span(self) -> tuple[float, float]:
-        """Least and greatest finite value of all channels; NaN where there is none."""
-        if np.isnan(self.lo).all():
+    def span(self, channels: int | None = None) -> tuple[float, float]:
+        """Least and greatest finite value of the first channels, of all for None; NaN where there is none."""
+        low, high = self.lo[:channels], self.hi[:channels]
+        if np.isnan(low).all():
             return float("nan"), float("nan")
-        return float(np.nanmin(self.lo)), float(np.nanmax(self.hi))
+        return float(np.nanmin(low)), float(np.nanmax(high))
 
     def values(self) -> NDArray[np.float32]:
         """The values to half a step, float32 (C, h, w); NaN where they were not finite."""

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import RecordError, UsageError
-from layerscope.files import save
 from layerscope.maps import COLORMAPS, Maps, Range
 from layerscope.profiles import Profile, Shown, Similarity
 from layerscope.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
@@ -248,8 +247,7 @@ class Record:
         >>> [path.name for path in record.to_csv("tables")]
         ['layers.csv', 'channels.csv']
         """
-        tables = _above("views.documents").tables(self)
-        return [save(text.encode(), Path(folder, f"{name}.csv")) for name, text in tables.items()]
+        return self._write("csv", folder)
 
     def to_json(self, path: PathLike) -> Path:
         """Write the JSON document that the command line prints with --json. Raises OutputError.
@@ -257,8 +255,7 @@ class Record:
         >>> json.loads(record.to_json("tulip.json").read_text())["layers"][0]["path"]
         'stem'
         """
-        documents = _above("views.documents")
-        return save(documents.dumps(documents.document(self)).encode(), Path(path))
+        return self._write("json", path)[0]
 
     def to_png(
         self, folder: PathLike, *, channels: int | None = 12, cmap: str = "viridis", range: Range = "channel"
@@ -274,8 +271,7 @@ class Record:
         for option, value, known in (("cmap", cmap, COLORMAPS), ("range", range, get_args(Range))):
             if value not in known:
                 raise UsageError(f"{option}={value!r}: does not exist; give one of {', '.join(known)}")
-        written: list[Path] = _above("views.pictures").write(self, Path(folder), channels, cmap, range)
-        return written
+        return self._write("png", folder, channels=channels, cmap=cmap, mode=range)
 
     def to_tensorboard(self, logdir: PathLike) -> Path:
         """Write a log for TensorBoard into a folder, which is returned: histograms and pictures. Raises OutputError.
@@ -283,7 +279,7 @@ class Record:
         >>> record.to_tensorboard("runs/tulip").name
         'tulip'
         """
-        return Path(_above("views.tensorboard").export(self, logdir))
+        return self._write("tensorboard", logdir)[0]
 
     def to_html(self, path: PathLike, budget_bytes: int = 10_000_000) -> Path:
         """Write the viewer with this record inside as one HTML file.
@@ -302,7 +298,12 @@ class Record:
         photo.png
         ...
         """
-        _above("views.terminal").show(self)
+        self._write("terminal")
+
+    def _write(self, view: str, target: PathLike | None = None, **options: Any) -> list[Path]:
+        """Through one of `layerscope.views.VIEWS`."""
+        paths: list[Path] = _above("views").VIEWS[view].write(self, target, **options)
+        return paths
 
     def _repr_html_(self) -> str:
         return _above("views.notebook").frame(self)

@@ -115,8 +115,8 @@ def inline(web: Mapping[str, str], data: str, title: str) -> str:
         '<script type="module" src="/web/main.js"></script>': "",
         "</body>": f'{data}\n<script type="module">{code}</script>\n</body>',
     }.items():
-        before, found, after = page.partition(tag)
-        if not found:
+        before, place, after = page.partition(tag)
+        if not place:
             raise _broken(INDEX, f"has no {tag}")
         page = before + text + after
     return page

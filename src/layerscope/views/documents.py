@@ -108,13 +108,13 @@ _BODIES: dict[str, Callable[[Record], Row]] = {
 
 
 def _tensor(entry: Entry) -> Row:
-    known, histogram = entry.total, entry.histogram
+    histogram = entry.histogram
     return {
         "name": entry.key,
         "shape": entry.shape,
         "dtype": entry.dtype,
         "count": math.prod(entry.shape),
-        **(_total(entry) if known else dict.fromkeys(one.name for one in shown())),
+        **(_total(entry) if entry.total else dict.fromkeys(statistic.name for statistic in shown())),
         "histogram": histogram and {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()},
     }
 
@@ -259,7 +259,7 @@ def _csv(rows: list[Row], leave: str = "", first: int = 7) -> str:
     """`first`: how many statistics 0.1.0 had in this table. Later ones stand behind all else, so that columns stay."""
     text = io.StringIO()
     if rows:
-        behind = [one.name for one in shown()][first:]
+        behind = [statistic.name for statistic in shown()][first:]
         names = dict.fromkeys(name for row in rows for name in row if name != leave)  # some layers have no figures
         writer = csv.DictWriter(text, sorted(names, key=behind.__contains__), lineterminator="\n")
         writer.writeheader()

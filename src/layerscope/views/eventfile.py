@@ -111,11 +111,11 @@ def _bytes(field: int, data: bytes) -> bytes:
 
 def _varint(number: int) -> bytes:
     number &= (1 << 64) - 1  # negative numbers take ten bytes
-    found = bytearray()
+    data = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        data.append(number & 127 | 128)
         number >>= 7
-    return bytes(found + bytes((number,)))
+    return bytes(data + bytes((number,)))
 
 
 def _masked(data: bytes) -> bytes:

@@ -49,7 +49,7 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
     assert profile is not None and profile.examples is not None
     places = profile.examples.image.shape[1]
     rows = list(range(len(profile.silent)))[: channels or None]
-    shown = {one.number: one for one in record.shown}
+    shown = {image.number: image for image in record.shown}
 
     @lru_cache(_KEPT)
     def image_of(number: int) -> RGB | None:

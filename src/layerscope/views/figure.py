@@ -10,7 +10,7 @@ from PIL import Image
 
 from layerscope.record import Entry, Pair, Record, by_change, last_of_size
 from layerscope.text import number, spaced
-from layerscope.views.png import feature_tiles, short, subset
+from layerscope.views.png import feature_tiles, short
 from layerscope.views.sheet import Ink, Sheet, measure
 
 __all__ = ["changes", "overview", "side_by_side"]
@@ -49,10 +49,8 @@ def overview(record: Record, image: int = 0) -> bytes:
     sheet.text(_MARGIN, 16, short(record.subject), 20, Ink.TEXT, room=width - 2 * _MARGIN)
     y = 60
     for entry, row, height in zip(stages, rows, heights, strict=True):
-        used = sheet.text(left, y, entry.key, 15, Ink.TEXT)
         dead = f"   {len(entry.dead)} dead" if entry.dead else ""
-        kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}{dead}"
-        sheet.text(left + used + 8, y + 1, kind, 13, Ink.MUTED)
+        sheet.heading(left, y, entry.key, 15, f"{entry.type} \u00b7 {spaced(entry.shape[1:])}{dead}", 13)
         sheet.paste(left, y + 20, row)
         y += height
     top = record.predictions[image] if image < len(record.predictions) else []
@@ -62,11 +60,11 @@ def overview(record: Record, image: int = 0) -> bytes:
     photo.thumbnail((224, 224))
     y = 60 + photo.height + 14
     sheet.text(_MARGIN, y, record.pictures[image].name, 14, Ink.MUTED, room=224)
-    for row_, one in enumerate(top):
-        at = y + 28 + 38 * row_
-        sheet.text(_MARGIN, at, one.label, 14, Ink.TEXT, room=170)
-        sheet.text(_MARGIN + 224 - measure(f"{one.probability:.1%}", 14), at, f"{one.probability:.1%}", 14, Ink.MUTED)
-        sheet.share(_MARGIN, at + 20, 224, 6, one.probability)
+    for row_, prediction in enumerate(top):
+        at, share = y + 28 + 38 * row_, f"{prediction.probability:.1%}"
+        sheet.text(_MARGIN, at, prediction.label, 14, Ink.TEXT, room=170)
+        sheet.text(_MARGIN + 224 - measure(share, 14), at, share, 14, Ink.MUTED)
+        sheet.share(_MARGIN, at + 20, 224, 6, prediction.probability)
     sheet.picture(_MARGIN, 60, np.asarray(photo))
     return sheet.png()
 
@@ -84,16 +82,13 @@ def _seen(record: Record, column: int) -> str:
 
 
 def _tiles(entry: Entry, image: int, columns: int, tile: int) -> NDArray[np.uint8]:
-    maps = subset(entry.maps[image], _CHANNELS)
-    return feature_tiles(maps, set(entry.dead), columns=columns, tile=tile)[0]
+    return feature_tiles(entry.maps[image], set(entry.dead), columns=columns, tile=tile, channels=_CHANNELS)[0]
 
 
 def _stage(sheet: Sheet, x: int, y: int, entry: Entry, tiles: NDArray[np.uint8]) -> None:
     channels, dead = entry.maps[0].shape[0], len(entry.dead)
     sheet.fill(x, y, _WIDTH, 1, Ink.LINE)
-    used = sheet.text(x, y + 8, entry.site.key, 16, Ink.TEXT, room=_WIDTH)
-    kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}"
-    sheet.text(x + used + 8, y + 10, kind, 14, Ink.MUTED, room=max(_WIDTH - used - 8, 0))
+    sheet.heading(x, y + 8, entry.site.key, 16, f"{entry.type} \u00b7 {spaced(entry.shape[1:])}", room=_WIDTH)
     share = f"dead {dead} of {channels}, {dead / channels:.0%}"
     sheet.text(x, y + 28, share, 14, Ink.ACCENT if dead else Ink.MUTED)
     left = measure("dead 9999 of 9999, 100%", 14) + 20

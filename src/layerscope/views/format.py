@@ -24,8 +24,6 @@ from layerscope.text import json_text
 from layerscope.views.summary import channels_of, entry_word
 
 __all__ = [
-    "PREDICTED",
-    "SCHEMA",
     "block",
     "block_of",
     "index",
@@ -34,7 +32,6 @@ __all__ = [
     "predicted",
     "profile_block",
     "profile_of",
-    "thumbnail",
     "thumbnail_of",
 ]
 
@@ -60,7 +57,7 @@ def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Coll
             "entry": entry_word(record),
             "compares": kind.compares,
             "dataset": kind.dataset,
-            "statistics": [_plain(one, "name", "label", "type", "text", "brief") for one in shown()],
+            "statistics": [_plain(statistic, "name", "label", "type", "text", "brief") for statistic in shown()],
             "block": layout(),
             "subject": record.subject,
             "subject_b": record.subject_b,
@@ -84,7 +81,7 @@ def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Coll
 
 def layout() -> dict[str, Any]:
     """Where things lie in a block: the bytes of its header, then arrays of a value a plane (name, type), then codes."""
-    arrays = [["lo", "f4"], ["hi", "f4"], *([one.name, "f4" if one.type == "float" else "u4"] for one in shown())]
+    arrays = [["lo", "f4"], ["hi", "f4"], *([row.name, "f4" if row.type == "float" else "u4"] for row in shown())]
     return {"header_bytes": _HEAD.size, "arrays": arrays}
 
 
@@ -165,7 +162,7 @@ def block(entry: Entry, image: int, maps: bool = True) -> bytes:
     columns = _columns(entry, pictured.shape[0] if pictured else None)
     low, high = (pictured.lo, pictured.hi) if pictured else (columns.min, columns.max)
     height, width = pictured.shape[1:] if pictured else (0, 0)
-    arrays = [low, high, *(one.of(columns) for one in shown())]
+    arrays = [low, high, *(statistic.of(columns) for statistic in shown())]
     parts = [_bytes(array, kind) for array, (_, kind) in zip(arrays, layout()["arrays"], strict=True)]
     codes = pictured.codes.tobytes() if pictured and height else b""
     return b"".join([_HEAD.pack(columns.count.size, height, width, 0), *parts, codes])

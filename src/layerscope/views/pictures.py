@@ -39,7 +39,7 @@ def write(
 
 def drawings(record: Record, *options: Any) -> dict[str, Draw]:
     """What draws each picture, by the name of its file: a progress bar knows how many there are. See `write`."""
-    found: dict[str, Draw] = {}
+    by_name: dict[str, Draw] = {}
     taken: set[str] = set()
     for key, what, draw in _DRAWINGS[record.kind](record, *options):
         name, number = _file_name(key, what), 1
@@ -47,8 +47,8 @@ def drawings(record: Record, *options: Any) -> dict[str, Draw]:
             number += 1
             name = _file_name(f"{key[:140]}-{number}", what)
         taken.add(name.lower())
-        found[name] = draw
-    return found
+        by_name[name] = draw
+    return by_name
 
 
 def _file_name(key: str, what: str) -> str:

@@ -15,16 +15,7 @@ from layerscope.text import counted, number, spaced
 from layerscope.views.sheet import STEPS, Ink, Sheet, encode, measure
 from layerscope.views.summary import statistics_of, written
 
-__all__ = [
-    "feature_mosaic",
-    "feature_tiles",
-    "histogram_sheet",
-    "input_picture",
-    "kernel_mosaic",
-    "short",
-    "span_of",
-    "subset",
-]
+__all__ = ["feature_mosaic", "feature_tiles", "histogram_sheet", "input_picture", "kernel_mosaic", "short", "span_of"]
 
 _MARGIN = 16
 _TITLE, _SMALL, _LABEL = 20, 14, 11
@@ -47,14 +38,6 @@ def _indices(maps: Maps, table: NDArray[np.uint8], factor: int) -> NDArray[np.ui
         hatch = np.where((rows + cols) // 2 % 2, Ink.HATCH_A, Ink.HATCH_B).astype(np.uint8)
         tiles = np.where(bad, hatch, tiles)
     return tiles
-
-
-def subset(maps: Maps, channels: int | None) -> Maps:
-    """The first channels; all of them for None."""
-    if channels is None or channels >= len(maps.lo):
-        return maps
-    shape = (channels, *maps.shape[1:])
-    return Maps(maps.lo[:channels], maps.hi[:channels], shape, maps.codes[:channels], maps.reduced)
 
 
 def _range(maps: Maps, mode: Range, network: tuple[float, float]) -> tuple[NDArray | float, NDArray | float, str]:
@@ -81,15 +64,16 @@ def feature_tiles(
     width: int = 1100,
     columns: int | None = None,
     tile: int | None = None,
+    channels: int | None = None,
 ) -> tuple[NDArray[np.uint8], str]:
     """The mosaic alone, palette indices (H, W), and the range in words. Dead channels are framed.
 
     `tile`: pixels of a tile's longer side, reached by whole factors; chosen by the number of channels if None.
+    `channels`: the first ones alone.
     """
-    if tile and max(maps.shape[1:]) > 1.5 * tile:
-        step = round(max(maps.shape[1:]) / tile)
-        codes = maps.codes[:, ::step, ::step]
-        maps = Maps(maps.lo, maps.hi, codes.shape, codes, maps.reduced * step)
+    step = max(1, round(max(maps.shape[1:]) / tile)) if tile and max(maps.shape[1:]) > 1.5 * tile else 1
+    codes = maps.codes[:channels, ::step, ::step]
+    maps = Maps(maps.lo[:channels], maps.hi[:channels], codes.shape, codes, maps.reduced * step)
     low, high, words = _range(maps, mode, network)
     count = len(maps.lo)
     factor = _factor(maps, count, width, tile)
@@ -126,8 +110,7 @@ def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cm
     top = _top(lines)
     height = top + body.shape[0] + 14 + 36 + _MARGIN
     sheet = Sheet(height, width, cmap)
-    used = sheet.text(_MARGIN, _MARGIN, title, _TITLE, Ink.TEXT, room=width - 2 * _MARGIN)
-    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, Ink.MUTED, room=max(width - 2 * _MARGIN - used - 10, 0))
+    sheet.heading(_MARGIN, _MARGIN, title, _TITLE, kind, _SMALL, width - 2 * _MARGIN)
     for row, line in enumerate(lines):
         sheet.text(_MARGIN, _MARGIN + 30 + 20 * row, line, _SMALL, Ink.MUTED, room=width - 2 * _MARGIN)
     sheet.paste(_MARGIN, top, body)
@@ -158,15 +141,16 @@ def feature_mosaic(
 
     `network`: the range of all layers, found from the record if it is needed and not given.
     """
-    maps = subset(entry.maps[image], channels)
+    maps = entry.maps[image]
     if mode == "network" and network is None:
         network = span_of(record, image)
-    body, words = feature_tiles(maps, set(entry.dead), mode, network or (0, 0))
-    low, high = maps.span() if mode != "network" else network or (0, 0)
-    total, shown = len(entry.maps[image].lo), len(maps.lo)
-    of = f"all {total} channels" if shown == total else f"channels 0 to {shown - 1} of {total}"
-    if entry.maps[image].reduced > 1:
-        of += f", reduced {entry.maps[image].reduced} times"
+    body, words = feature_tiles(maps, set(entry.dead), mode, network or (0, 0), channels=channels)
+    low, high = maps.span(channels) if mode != "network" else network or (0, 0)
+    total = len(maps.lo)
+    first = min(channels or total, total)
+    of = f"all {total} channels" if first == total else f"channels 0 to {first - 1} of {total}"
+    if maps.reduced > 1:
+        of += f", reduced {maps.reduced} times"
     dead = f", {len(entry.dead)} dead" if entry.dead else ""
     picture = f" \u00b7 {record.pictures[image].name}" if image < len(record.pictures) else ""
     lines = [f"{short(record.subject)}{picture}", f"{of}{dead}"]
@@ -193,7 +177,7 @@ def short(subject: str) -> str:
 
 def span_of(record: Record, image: int = 0) -> tuple[float, float]:
     """Least and greatest value of all layers."""
-    spans = np.array([entry.maps[image].span() for entry in record if image < len(entry.maps)])
+    spans = np.array([entry.maps[image].span() for entry in record.entries.values() if image < len(entry.maps)])
     if not np.isfinite(spans).any():
         return 0.0, 0.0
     return float(np.nanmin(spans[:, 0])), float(np.nanmax(spans[:, 1]))
@@ -246,13 +230,12 @@ def histogram_sheet(entry: Entry) -> bytes:
     width, height, left, top = 720, 400, 64, 96
     sheet = Sheet(height, width, "gray")
     kind = f"{entry.type} \u00b7 {spaced(entry.shape)} \u00b7 {entry.dtype}"
-    used = sheet.text(_MARGIN, _MARGIN, entry.key, _TITLE, Ink.TEXT, room=width - 2 * _MARGIN)
-    sheet.text(_MARGIN + used + 10, _MARGIN + 5, kind, _SMALL, Ink.MUTED)
+    sheet.heading(_MARGIN, _MARGIN, entry.key, _TITLE, kind, _SMALL, width - 2 * _MARGIN)
     brief = shown(brief=True)
-    more = [one for one in statistics_of([entry]) if one not in brief]
+    more = [statistic for statistic in statistics_of([entry]) if statistic not in brief]
     values = counted(int(entry.total.count.item()), "finite value")
     for row, statistics, end, ink in ((30, brief, "", Ink.TEXT), (50, more, values + _LEGEND, Ink.MUTED)):
-        figures = [f"{one.label} {written(one, entry.total)}" for one in statistics]
+        figures = [f"{statistic.label} {written(statistic, entry.total)}" for statistic in statistics]
         sheet.text(_MARGIN, _MARGIN + row, "    ".join([*figures, *filter(None, [end])]), _SMALL, ink)
     _bars(sheet, entry.histogram.edges, entry.histogram.counts, left, top, width - left - _MARGIN, height - top - 44)
     return sheet.png()

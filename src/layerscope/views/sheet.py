@@ -111,8 +111,8 @@ class Sheet:
             text += "..."
         strokes = (_label if len(text) <= _LABEL else _strokes)(text, size)
         area = self.pixels[y : y + strokes.shape[0], x : x + strokes.shape[1]]
-        seen = strokes[: area.shape[0], : area.shape[1]]
-        np.copyto(area, seen + np.uint8(ink), where=seen > 0)
+        drawn = strokes[: area.shape[0], : area.shape[1]]
+        np.copyto(area, drawn + np.uint8(ink), where=drawn > 0)
         return strokes.shape[1]
 
     def paste(self, x: int, y: int, indices: NDArray[np.uint8]) -> None:
@@ -134,6 +134,12 @@ class Sheet:
     def gradient(self, x: int, y: int, width: int, height: int) -> None:
         """The colour map from left to right."""
         self.paste(x, y, np.tile(np.linspace(0, STEPS - 1, width).round().astype(np.uint8), (height, 1)))
+
+    def heading(self, x: int, y: int, title: str, size: int, more: str, small: int = 14, room: int = 1 << 16) -> None:
+        """A title, and in small on its line what it is about; cut to `room` pixels."""
+        room = min(room, self.pixels.shape[1] - x)
+        used = self.text(x, y, title, size, Ink.TEXT, room) + 10
+        self.text(x + used, y + round((size - small) * 0.9), more, small, Ink.MUTED, max(room - used, 0))
 
     def centred(self, x: int, y: int, width: int, text: str, size: int, ink: int = Ink.TEXT) -> None:
         """Write in the middle of `width` pixels."""

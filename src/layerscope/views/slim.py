@@ -41,7 +41,7 @@ def slim_js(code: str) -> str:
 def slim_css(code: str) -> str:
     """A style sheet without comments and indentation."""
     # A blank before a colon, between two selectors, has a meaning.
-    tokens = ((one.lastgroup or "", one[0]) for one in _CSS.finditer(code))
+    tokens = ((match.lastgroup or "", match[0]) for match in _CSS.finditer(code))
     return _joined(tokens, lambda _, last, first: last not in "{},;:" and first not in "{},;")
 
 
@@ -80,17 +80,17 @@ def _tokens(code: str) -> Iterator[tuple[str, str]]:
     at, before = 0, ""  # the last word or sign
     depths: list[int] = []  # of the templates that are open here: braces that are open since their ${
     while at < len(code):
-        kind, found = "", None
+        kind, match = "", None
         if code[at] == "`" or (code[at] == "}" and depths and not depths[-1]):
-            kind, found = "template", _PIECE.match(code, at)
+            kind, match = "template", _PIECE.match(code, at)
         elif code[at] == "/" and code[at + 1 : at + 2] not in ("/", "*") and _may_be_regex(before):
-            kind, found = "regex", _REGEX.match(code, at)
+            kind, match = "regex", _REGEX.match(code, at)
         else:
-            found = _TOKEN.match(code, at)
-            kind = found.lastgroup or "" if found else ""
-        if not found:
+            match = _TOKEN.match(code, at)
+            kind = match.lastgroup or "" if match else ""
+        if not match:
             raise ValueError(f"line {code.count(chr(10), 0, at) + 1}: {code[at : at + 40]!r} cannot be read")
-        text = found[0]
+        text = match[0]
         if kind == "template":
             if text[0] == "}":
                 depths.pop()
@@ -101,7 +101,7 @@ def _tokens(code: str) -> Iterator[tuple[str, str]]:
         if kind != "gap":
             before = ")" if kind == "regex" else text
         yield kind, text
-        at = found.end()
+        at = match.end()
 
 
 def _may_be_regex(before: str) -> bool:

@@ -26,7 +26,7 @@ def written(statistic: Statistic, columns: Columns | None) -> str:
 def statistics_of(entries: Sequence[Entry], brief: bool = False) -> list[Statistic]:
     """Those that say something of these entries: the brief ones, and others that are not 0 of all of them."""
     totals = [entry.total for entry in entries if entry.total is not None]
-    return [one for one in shown(brief) if one.brief or any(one.of(total).item() for total in totals)]
+    return [each for each in shown(brief) if each.brief or any(each.of(total).item() for total in totals)]
 
 
 def entry_word(record: Record) -> str:
@@ -53,7 +53,7 @@ def rows(record: Record, statistics: Sequence[Statistic]) -> list[Row]:
 
 
 def _tensor(entry: Entry, statistics: Sequence[Statistic]) -> Row:
-    figures = {one.label: written(one, entry.total) for one in statistics}
+    figures = {statistic.label: written(statistic, entry.total) for statistic in statistics}
     if entry.type == "counter":
         figures[statistics[0].label] = entry.note.partition(" ")[0]
     return {"name": entry.key, "shape": shape(entry.shape), "dtype": entry.dtype, **figures}
@@ -61,7 +61,7 @@ def _tensor(entry: Entry, statistics: Sequence[Statistic]) -> Row:
 
 def _layer(entry: Entry, statistics: Sequence[Statistic]) -> Row:
     """Of a survey also silent: channels that are zero everywhere on nine of ten images and more, the dead left out."""
-    figures = {one.label: written(one, entry.total) for one in statistics}
+    figures = {statistic.label: written(statistic, entry.total) for statistic in statistics}
     row = {"layer": entry.key, "type": entry.type, "shape": shape(entry.shape[1:]), **figures}
     row["dead"] = dead_share(entry)
     if profile := entry.profile:

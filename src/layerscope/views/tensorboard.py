@@ -64,8 +64,8 @@ def write_graph(file: EventFile, model: nn.Module, inputs: Tensor | tuple[Tensor
         try:
             definition = graph(model, inputs)[0].SerializeToString()  # type: ignore[no-untyped-call]
         except Exception as error:  # a network may raise anything
-            said = " ".join(str(error).split())[:200]
-            return f"no graph for TensorBoard: the network cannot be traced ({type(error).__name__}: {said})"
+            line = " ".join(str(error).split())[:200]
+            return f"no graph for TensorBoard: the network cannot be traced ({type(error).__name__}: {line})"
     file.graph(definition)
     return ""
 

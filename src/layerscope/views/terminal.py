@@ -151,9 +151,9 @@ def _weights(out: Console, record: Record) -> None:
 def _findings(out: Console, kind: str, findings: list[Finding], most: int = 4) -> None:
     """Findings of one kind; of an untrained network all batch norms would say the same."""
     shown = findings if len(findings) <= most + 1 else findings[:most]
-    for one in shown:
-        channels = f" channels {some(one.channels, 8)}" if one.channels else ""
-        out.print(Text(printable(f"{kind}: {one.name}{channels}: {one.detail}"), style="yellow"))
+    for finding in shown:
+        channels = f" channels {some(finding.channels, 8)}" if finding.channels else ""
+        out.print(Text(printable(f"{kind}: {finding.name}{channels}: {finding.detail}"), style="yellow"))
     if len(shown) < len(findings):
         out.print(Text(f"{printable(kind)}: and {len(findings) - len(shown)} more; --json lists all", style="yellow"))
 
@@ -165,10 +165,11 @@ def _classes(out: Console, record: Record) -> None:
         name = record.pictures[index].name if index < len(record.pictures) else f"image {index}"
         if few:
             out.print(f"[bold]{_name(name)}[/bold]")
-        for one in top if few else top[:1]:
-            blocks = "█" * round(one.probability * 24) if one.probability >= 0 else ""  # NaN is not
+        for prediction in top if few else top[:1]:
+            label, share = prediction.label, prediction.probability
+            blocks = "█" * round(share * 24) if few and share >= 0 else ""  # NaN is not
             lead = "" if few else f"{_name(name):<28}"
-            out.print(f"  {lead}{one.probability:6.1%}  {_name(one.label):<28} {blocks if few else ''}".rstrip())
+            out.print(f"  {lead}{share:6.1%}  {_name(label):<28} {blocks}".rstrip())
     if record.predictions:
         out.print()
 
@@ -203,13 +204,13 @@ def _survey(out: Console, record: Record) -> None:
 
 def _favourites(out: Console, record: Record, most: int = 5) -> None:
     """The channels whose mean a class explains best, of all layers but the last, which is the classes."""
-    found = [
+    followed = [
         (float(profile.explained[index]), entry.key, int(index), int(profile.favourite[index]))
         for entry in list(record.entries.values())[:-1]
         if (profile := entry.profile) and profile.explained is not None and profile.favourite is not None
         for index in np.argsort(-np.nan_to_num(profile.explained, nan=-1))[:most]
     ]
-    for share, key, index, favourite in sorted(found, reverse=True)[:most]:
+    for share, key, index, favourite in sorted(followed, reverse=True)[:most]:
         if share > 0 and 0 <= favourite < len(record.classes):
             name = _name(record.classes[favourite])
             out.print(f"{_name(key)} channel {index} follows {name}: the classes explain {share:.0%} of it")
@@ -221,7 +222,7 @@ def _compare(out: Console, record: Record) -> None:
         for side, top in zip("AB", record.predictions, strict=False):
             if not top:
                 continue
-            best = ", ".join(f"{_name(one.label)} {one.probability:.1%}" for one in top[:3])
+            best = ", ".join(f"{_name(prediction.label)} {prediction.probability:.1%}" for prediction in top[:3])
             out.print(f"{side} sees  {best}")
         out.print()
     if record.stages:

@@ -21,16 +21,15 @@ _WIDTH = 2 * _MARGIN + 4 * _PANEL + 3 * _GAP
 
 def unit_page(look: Look) -> bytes:
     """One unit as a PNG: where it looks, what it saw, and the sum that gave its value."""
-    found = look.arithmetic
-    height = 476 + (_sum_height(found) if found else 44)
+    arithmetic = look.arithmetic
+    height = 476 + (_sum_height(arithmetic) if arithmetic else 44)
     page = Sheet(height, _WIDTH)
-    used = page.text(_MARGIN, 18, look.layer, 22)
-    page.text(_MARGIN + used + 10, 24, f"{look.name.removeprefix(look.layer).strip()}   {look.type}", 15, Ink.MUTED)
+    page.heading(_MARGIN, 18, look.layer, 22, f"{look.name.removeprefix(look.layer).strip()}   {look.type}", 15)
     page.text(_MARGIN, 52, f"{short(look.network)} · {look.picture.name}", 14, Ink.MUTED, room=_WIDTH - 2 * _MARGIN)
     _places(page, look)
     page.fill(_MARGIN, 458, _WIDTH - 2 * _MARGIN, 1, Ink.LINE)
-    if found:
-        _sum(page, found, 476)
+    if arithmetic:
+        _sum(page, arithmetic, 476)
     else:
         note = next((note for note in look.notes if look.layer in note), f"{look.type} has no arithmetic to show")
         page.text(_MARGIN, 476, note, 14, Ink.MUTED, room=_WIDTH - 2 * _MARGIN)
@@ -53,22 +52,22 @@ def _places(page: Sheet, look: Look) -> None:
     """The four pictures: photo with the field, the field itself, what moves the unit, its map."""
     photo, mask = look.picture.pixels, look.field.mask
     x0, y0, x1, y1 = _box(look.field)
-    found = mask.shape == photo.shape[:2] and x1 > x0  # else the input is no image, or nothing of it is used
-    dimmed = np.where(mask[:, :, None], photo, (photo * 0.45).astype(np.uint8)) if found else photo
+    fits = mask.shape == photo.shape[:2] and x1 > x0  # else the input is no image, or nothing of it is used
+    dimmed = np.where(mask[:, :, None], photo, (photo * 0.45).astype(np.uint8)) if fits else photo
     small = fit(dimmed, _PANEL, _PANEL, smooth=True)
-    if found:
+    if fits:
         factor = small.shape[1] / photo.shape[1]
         small = framed(small, (x0 * factor, y0 * factor, x1 * factor, y1 * factor))
     caption = f"{' x '.join(map(str, look.field.size))} of {' x '.join(map(str, mask.shape))} pixels"
     _column(page, 0, "receptive field", small, caption)
-    crop = photo[y0:y1, x0:x1] if found else photo
-    caption = f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}" if found else "the whole input"
+    crop = photo[y0:y1, x0:x1] if fits else photo
+    caption = f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}" if fits else "the whole input"
     _column(page, 1, "what it sees", fit(crop, _PANEL, _PANEL), caption)
     if look.effective is not None:
         inside = tuple(slice(*pair) for pair in look.field.box)
-        seen = plane(look.effective[inside] if x1 > x0 else look.effective)
-        top = float(np.nan_to_num(seen).max()) or 1.0
-        heat = fit(colored(np.sqrt(seen / top), 0, 1, "viridis"), _PANEL, _PANEL)
+        moving = plane(look.effective[inside] if x1 > x0 else look.effective)
+        top = float(np.nan_to_num(moving).max()) or 1.0
+        heat = fit(colored(np.sqrt(moving / top), 0, 1, "viridis"), _PANEL, _PANEL)
         _column(page, 2, "what moves it", heat, "|gradient| by pixel, square-root colours", "0", number(top))
     _map(page, look)
 
@@ -102,36 +101,35 @@ def _planes(values: NDArray) -> NDArray:
     return values.reshape(len(values), -1, values.shape[-1] if values.ndim > 1 else 1)
 
 
-def _tile(found: Arithmetic) -> tuple[int, int]:
+def _tile(arithmetic: Arithmetic) -> tuple[int, int]:
     """Height and width of a tile of the sum: a single number needs little, large windows a whole square."""
-    _, rows, columns = _planes(found.patch).shape
+    _, rows, columns = _planes(arithmetic.patch).shape
     if rows == columns == 1:
         return 36, _CELL
     factor = _CELL / max(rows, columns)
     return max(22, round(rows * factor)), max(22, round(columns * factor))
 
 
-def _sum_height(found: Arithmetic) -> int:
-    tall = _tile(found)[0]
-    if found.kernel is not None:
+def _sum_height(arithmetic: Arithmetic) -> int:
+    tall = _tile(arithmetic)[0]
+    if arithmetic.kernel is not None:
         return 3 * (tall + 22) + 164
-    return (tall if found.patch.size > 1 else 48) + 116
+    return (tall if arithmetic.patch.size > 1 else 48) + 116
 
 
-def _sum(page: Sheet, found: Arithmetic, y: int) -> None:
+def _sum(page: Sheet, arithmetic: Arithmetic, y: int) -> None:
     """Patch, kernel and products of the input channels that weigh most, the rest, and the sum written out."""
-    if found.kernel is None or found.products is None:
-        _formula(page, found, y)
+    if arithmetic.kernel is None or arithmetic.products is None:
+        _formula(page, arithmetic, y)
         return
-    patch, kernel, products = (_planes(values) for values in (found.patch, found.kernel, found.products))
+    patch, kernel, products = (_planes(values) for values in (arithmetic.patch, arithmetic.kernel, arithmetic.products))
     sums = products.sum((1, 2))
     order = np.argsort(-np.abs(sums), kind="stable")[:_COLUMNS]
-    page.text(_MARGIN, y, "how the value came about", 15)
     more = f"the {len(order)} of {len(sums):,} input channels that weigh most"
     if len(order) == len(sums):
         more = "every input channel, the heaviest first"
-    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, more, 14, Ink.MUTED)
-    tall, wide = _tile(found)
+    page.heading(_MARGIN, y, "how the value came about", 15, more)
+    tall, wide = _tile(arithmetic)
     ends = [float(np.abs(values[order]).max()) or 1.0 for values in (patch, kernel, products)]
     top, left = y + 50, _MARGIN + 84
     for row, name in enumerate(("patch", "x kernel", "= product")):
@@ -144,14 +142,14 @@ def _sum(page: Sheet, found: Arithmetic, y: int) -> None:
             _numbers(page, x, at, values, ends[row], tall, wide)
     for column, channel in enumerate(order):
         x = left + column * (_CELL + 12)
-        page.centred(x, top - 20, _CELL, f"input {found.inputs[channel]}", 13, Ink.MUTED)
+        page.centred(x, top - 20, _CELL, f"input {arithmetic.inputs[channel]}", 13, Ink.MUTED)
         page.centred(x, top + 3 * (tall + 22) - 12, _CELL, f"{sums[channel]:+.4g}", 15)
     at = top + 3 * (tall + 22) + 22
     if len(order) < len(sums):
         page.text(left, at - 4, f"{written(float(sums[order].sum()))} from these", 14, Ink.MUTED)
         rest = f"{float(sums.sum() - sums[order].sum()):+.5g} from the other {len(sums) - len(order):,} input channels"
         page.text(left + 200, at - 4, rest, 14, Ink.MUTED)
-    _total(page, found, at + 24)
+    _total(page, arithmetic, at + 24)
 
 
 def _numbers(page: Sheet, x: int, y: int, values: NDArray, most: float, tall: int, wide: int) -> None:
@@ -180,33 +178,32 @@ def _brief(value: float) -> str:
     return text if size >= 0.1 else text.replace("0.", ".", 1)
 
 
-def _formula(page: Sheet, found: Arithmetic, y: int) -> None:
-    page.text(_MARGIN, y, "how the value came about", 15)
-    page.text(_MARGIN + measure("how the value came about", 15) + 12, y + 1, found.formula, 14, Ink.MUTED)
-    tall, wide = _tile(found)
+def _formula(page: Sheet, arithmetic: Arithmetic, y: int) -> None:
+    page.heading(_MARGIN, y, "how the value came about", 15, arithmetic.formula)
+    tall, wide = _tile(arithmetic)
     left, room = _MARGIN, 48
-    if found.patch.size > 1:
-        patch, room = _planes(found.patch)[0], tall
+    if arithmetic.patch.size > 1:
+        patch, room = _planes(arithmetic.patch)[0], tall
         _numbers(page, _MARGIN, y + 32, patch, float(np.abs(patch).max()) or 1.0, tall, wide)
         left += wide + 24
-    for row, (name, value) in enumerate(found.terms.items()):
+    for row, (name, value) in enumerate(arithmetic.terms.items()):
         at = left + row % 3 * 240, y + 34 + row // 3 * 24
         used = page.text(*at, name, 14, Ink.MUTED)
         page.text(at[0] + used + 8, at[1], written(value), 14)
-    _total(page, found, y + room + 48)
+    _total(page, arithmetic, y + room + 48)
 
 
-def _total(page: Sheet, found: Arithmetic, y: int) -> None:
+def _total(page: Sheet, arithmetic: Arithmetic, y: int) -> None:
     """The sum in large letters, and what the layer produced beside it."""
     page.fill(_MARGIN, y, _WIDTH - 2 * _MARGIN, 44, Ink.FRAME)
-    if found.kernel is not None:
-        total = written(found.sum - found.bias)
-        line = f"sum of {found.patch.size:,} products {total}  +  bias {written(found.bias)}  =  "
+    if arithmetic.kernel is not None:
+        total = written(arithmetic.sum - arithmetic.bias)
+        line = f"sum of {arithmetic.patch.size:,} products {total}  +  bias {written(arithmetic.bias)}  =  "
     else:
-        line = f"{found.formula}  =  "
+        line = f"{arithmetic.formula}  =  "
     x = _MARGIN + 14 + page.text(_MARGIN + 14, y + 10, line, 19)
-    x += page.text(x, y + 10, written(found.sum), 19, Ink.ACCENT)
-    produced = f"the layer produced {written(found.value)}, {number(abs(found.sum - found.value))} apart"
+    x += page.text(x, y + 10, written(arithmetic.sum), 19, Ink.ACCENT)
+    produced = f"the layer produced {written(arithmetic.value)}, {number(abs(arithmetic.sum - arithmetic.value))} apart"
     page.text(max(x + 24, _WIDTH - _MARGIN - 14 - measure(produced, 14)), y + 14, produced, 14, Ink.MUTED)
 
 
@@ -215,9 +212,8 @@ def evidence_page(evidence: Evidence) -> bytes:
     panel = 352
     width = 2 * _MARGIN + 3 * panel + 2 * _GAP
     page = Sheet(84 + 26 + panel + 56, width)
-    used = page.text(_MARGIN, 18, evidence.label, 22)
     what = "predicted" if evidence.predicted else "chosen, not the predicted class"
-    page.text(_MARGIN + used + 10, 24, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15, Ink.MUTED)
+    page.heading(_MARGIN, 18, evidence.label, 22, f"{evidence.probability:.1%}   class {evidence.target}, {what}", 15)
     page.share(width - _MARGIN - 160, 28, 160, 8, evidence.probability)
     names = f"{short(evidence.network)} · {evidence.picture.name}"
     page.text(_MARGIN, 52, names, 14, Ink.MUTED, room=width - 2 * _MARGIN)
@@ -233,8 +229,7 @@ def evidence_page(evidence: Evidence) -> bytes:
     )
     for column, (title, detail, pixels) in enumerate(panels):
         x = _MARGIN + column * (panel + _GAP)
-        used = page.text(x, 84, title, 15)
-        page.text(x + used + 8, 86, detail, 13, Ink.MUTED, room=panel - used - 8)
+        page.heading(x, 84, title, 15, detail, 13, panel)
         page.picture(x, 110, fit(pixels, panel, panel, smooth=True))
     x, y = _MARGIN + panel + _GAP, 110 + panel + 10
     page.scale(x, y, panel, "viridis", "0", f"{number(top)} speaks for it")
