@@ -187,7 +187,7 @@ def compare_networks(
         found = features(network, image, attention=attention)
         if len(found.pictures) > 1:
             raise UsageError(f"compare: {len(found.pictures)} images; give one")
-        for entry in found:
+        for entry in found.values():
             entry.side = side
             record.add(entry)
         sides.append(found)
@@ -207,7 +207,7 @@ def compare_networks(
         other = theirs.get(name)
         record.pairs.append(Pair(name, values.shape, None, "only-a") if other is None else _pair(name, values, other))
     record.pairs += [Pair(name, None, values.shape, "only-b") for name, values in theirs.items() if name not in ours]
-    record.stages = stages_of(list(sides[0]), list(sides[1]))
+    record.stages = stages_of(list(sides[0].values()), list(sides[1].values()))
     return record
 
 

@@ -27,7 +27,7 @@ def _terminal(record: Record) -> None:
 
 def _wire(record: Record) -> None:
     wire.dumps(wire.index(record))
-    for entry in record:
+    for entry in record.values():
         for image in range(min(wire.images_of(record), 4)):
             wire.block(entry, image)
             wire.predicted(wire.block(entry, image))
@@ -37,7 +37,7 @@ def _wire(record: Record) -> None:
 def _asked(record: Record) -> None:
     assert isinstance(repr(record), str)
     record.only("*")
-    for entry in record:
+    for entry in record.values():
         assert len(entry.dead) <= (entry.columns.count.size if entry.columns else 0)
         assert record[entry.key] is entry
 
@@ -49,7 +49,7 @@ def _pictures(record: Record) -> None:
 
 
 def _tensorboard(record: Record) -> None:
-    tensorboard._histograms(record)
+    tensorboard._histograms(record.values())
     if record.kind != "weights":
         tensorboard.maps(record)
     for number in range(len(record.pictures)):
@@ -63,7 +63,7 @@ def views(folder: Path) -> dict[str, Callable[[Record], Any]]:
         "wire": _wire,
         "pictures of the input": lambda record: [wire.png(record, at) for at in range(len(record.pictures))],
         "pictures of the data": lambda record: [wire.webp(one) for one in record.shown],
-        "profile": lambda record: [profile_block(one.profile) for one in record if one.profile],
+        "profile": lambda record: [profile_block(one.profile) for one in record.values() if one.profile],
         "json": lambda record: documents.dumps(documents.document(record)).encode(),
         "csv": lambda record: [text.encode() for text in documents.tables(record).values()],
         "terminal": _terminal,

@@ -196,4 +196,4 @@ def test_a_survey_for_tensorboard_has_its_examples(photos, tmp_path):
     tensorboard.export(record, tmp_path / "log")
     events = accumulator.EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0})
     events.Reload()
-    assert events.Tags()["images"] == [f"examples/{entry.key}" for entry in record]
+    assert events.Tags()["images"] == [f"examples/{entry.key}" for entry in record.values()]

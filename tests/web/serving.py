@@ -38,7 +38,9 @@ class Handler(BaseHTTPRequestHandler):
         if parts[:2] == ["api", "index"]:
             return self.give(wire.dumps(wire.index(self.record, self.live) | {"version": 0}), "application/json")
         if parts[:2] == ["api", "block"]:
-            return self.give(wire.block(list(self.record)[int(parts[2])], int(parts[3])), "application/octet-stream")
+            return self.give(
+                wire.block(list(self.record.values())[int(parts[2])], int(parts[3])), "application/octet-stream"
+            )
         if parts[:2] == ["api", "picture"]:
             return self.give(wire.png(self.record, int(parts[2].partition(".")[0])), "image/png")
         if parts[:2] == ["api", "events"]:

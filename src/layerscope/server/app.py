@@ -124,13 +124,13 @@ def _record(session: Session, live: Live | None) -> list[Route]:
         number, image = request.path_params["id"], request.path_params["image"]
         if number >= len(record) or image >= wire.images_of(record):
             raise HTTPException(404, f"no layer {number}, or no image {image}, in this record")
-        entry = list(record)[number]
+        entry = list(record.values())[number]
         data = await asyncio.to_thread(wire.block, entry, image)
         return Response(data, media_type="application/octet-stream")
 
     async def profile(request: Request) -> Response:
         record, number = current(), request.path_params["id"]
-        known = list(record)[number].profile if number < len(record) else None
+        known = list(record.values())[number].profile if number < len(record) else None
         if known is None:
             raise HTTPException(404, f"nothing more is known of layer {number} in this record")
         return Response(await asyncio.to_thread(profile_block, known), media_type="application/octet-stream")
@@ -220,7 +220,7 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         record, number = await _unless_gone(request, worker.submit(live.kernels)), request.path_params["id"]
         if number >= len(record):
             raise HTTPException(404, f"no tensor {number} in this network")
-        data = await asyncio.to_thread(wire.block, list(record)[number], 0)
+        data = await asyncio.to_thread(wire.block, list(record.values())[number], 0)
         return Response(data, media_type="application/octet-stream")
 
     async def tokens(request: Request) -> Response:

@@ -154,7 +154,7 @@ class Following:
         def make(record: Record) -> bytes:
             if number >= len(record) or image >= wire.images_of(record):
                 raise NoMatch(f"no layer {number}, or no image {image}, at step {step}")
-            return wire.block(list(record)[number], image)
+            return wire.block(list(record.values())[number], image)
 
         return self._guarded(step, make)
 

@@ -93,7 +93,7 @@ def _record(job: Job, result: Result, sample: Tensor, progress: Progress, pictur
     made.subject_b = job.against.subject if job.against else ""
     for entry in report.entries(state, _lines(network, sample)):
         made.add(entry)
-    lists = [entry.profile.examples for entry in made if entry.profile and entry.profile.examples]
+    lists = [entry.profile.examples for entry in made.values() if entry.profile and entry.profile.examples]
     seen = network.preprocessing.picture
     made.shown = shown.gather(wanted(lists), source, seen, made.classes, progress, pictures)
     made.similarity = report.likeness(state)

@@ -75,7 +75,7 @@ def _layer(entry: Entry) -> dict[str, Any]:
 
 def _surveyed(record: Record) -> list[dict[str, Any]]:
     names, rows = survey.names_of(record), []
-    for entry in record:
+    for entry in record.values():
         row = _layer(entry)
         if entry.profile is not None:
             for one, found in zip(row["channels"], survey.quantiles_of(entry), strict=False):
@@ -115,7 +115,7 @@ def document(record: Record) -> dict[str, Any]:
             "checkpoint": record.subject,
             "format": record.provenance.get("format"),
             "architecture": record.provenance.get("architecture"),
-            "tensors": [_tensor(entry) for entry in record],
+            "tensors": [_tensor(entry) for entry in record.values()],
             "findings": [vars(one) for one in record.findings],
             "foreign": record.foreign,
             "notes": record.notes,
@@ -136,7 +136,7 @@ def document(record: Record) -> dict[str, Any]:
         "images": [picture.name for picture in record.pictures],
         "preprocessing": record.provenance.get("preprocessing"),
         "predictions": _predictions(record),
-        "layers": [_layer(entry) for entry in record],
+        "layers": [_layer(entry) for entry in record.values()],
         "never": record.never,
         "notes": record.notes,
     }
@@ -173,7 +173,7 @@ def tables(record: Record) -> dict[str, str]:
         | ({"channels": len(layer["channels"]), "dead": len(layer["dead"])})
         | (_figures(entry.total) if entry.total else {})
         | ({"effective_rank": layer["effective_rank"], "copies": len(layer["copies"])} if entry.profile else {})
-        for layer, entry in zip(data["layers"], record, strict=True)
+        for layer, entry in zip(data["layers"], record.values(), strict=True)
     ]
     found = {"layers": _csv(layers), "channels": _csv(channels)}
     if record.kind == "survey":

@@ -40,7 +40,9 @@ def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, Fit
     Statistics are always inside. The page itself, the index and the pictures are counted too.
     """
     pictures = [png_url(wire.png(record, at)) for at in range(len(record.pictures))]
-    spent = len(_page(record, _index(record, pictures, Fit(list(record)), 0), Fit([])).encode("utf-8", "replace"))
+    spent = len(
+        _page(record, _index(record, pictures, Fit(list(record.values())), 0), Fit([])).encode("utf-8", "replace")
+    )
     extras = _profiles(record)
     extras |= _shown(record, (budget_bytes - spent - sum(map(len, extras.values()))) * _SHOWN_SHARE)
     fit = fitted(record, budget_bytes - spent - sum(len(key) + len(text) + 50 for key, text in extras.items()))
@@ -51,7 +53,7 @@ def _profiles(record: Record) -> dict[str, str]:
     """What a survey knows of each layer, by the id of its element."""
     return {
         f"profile-{number}": packed(profile_block(entry.profile))
-        for number, entry in enumerate(record)
+        for number, entry in enumerate(record.values())
         if entry.profile
     }
 
@@ -59,7 +61,7 @@ def _profiles(record: Record) -> dict[str, str]:
 def _shown(record: Record, room: float) -> dict[str, str]:
     """Images of the data set as far as there is room: first those that are some channel's best."""
     found: dict[str, str] = {}
-    lists = [entry.profile.examples for entry in record if entry.profile and entry.profile.examples]
+    lists = [entry.profile.examples for entry in record.values() if entry.profile and entry.profile.examples]
     there = {one.number: one for one in record.shown if one.data.size}
     for number in wanted(lists):
         if number in there:

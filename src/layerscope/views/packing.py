@@ -62,7 +62,7 @@ def fitted(record: Record, room: int) -> Fit:
 
     Statistics are kept, even where they alone need more. Raises RecordError for a record that contradicts itself.
     """
-    fit = Fit(list(record))
+    fit = Fit(list(record.values()))
     groups = _groups(record, fit.entries)
     total = sum(group.size for group in groups)
     if total > room:  # then layers are named in notes

@@ -61,25 +61,25 @@ def _pictures(
             yield "changes.png", partial(figure.changes, record)
         return
     if record.kind == "weights":
-        for entry in record:
+        for entry in record.values():
             if entry.histogram:
                 yield unique(entry.key, "histogram"), partial(png.histogram_sheet, entry)
             if entry.maps:
                 yield unique(entry.key, "kernels"), partial(png.kernel_mosaic, record, entry)
         return
     if record.kind == "survey":
-        for entry in record:
+        for entry in record.values():
             if entry.profile and entry.profile.examples:
                 name = unique(entry.key.replace(":", "-"), "examples")
                 yield name, partial(examples.examples_sheet, record, entry, channels)
         return
-    for image in range(max((len(entry.maps) for entry in record), default=0)):
+    for image in range(max((len(entry.maps) for entry in record.values()), default=0)):
         network = png.span_of(record, image) if mode == "network" else None
         many = len(record.pictures) > 1 and image < len(record.pictures)
         stem = f"{Path(record.pictures[image].name).stem}." if many else ""
-        if overview and record.pictures and last_of_size(record):
+        if overview and record.pictures and last_of_size(record.values()):
             yield unique(f"{stem}overview", ""), partial(figure.overview, record, image)
-        for entry in record:
+        for entry in record.values():
             if image >= len(entry.maps):
                 continue
             name = unique(stem + entry.key.replace(":", "-"), "features")

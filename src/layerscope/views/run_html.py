@@ -116,7 +116,7 @@ def _made(picked: Sequence[int], opened: Callable[[int], Record | None], room: f
 
 def _step(record: Record, step: int, room: int) -> Step:
     """One record within so many bytes. Layers without maps have their statistics in the index, and no block."""
-    numbers = [number for number, entry in enumerate(record) if entry.maps]
+    numbers = [number for number, entry in enumerate(record.values()) if entry.maps]
     keys = list(record.entries)
     mapped = replace(record, entries={keys[number]: record.entries[keys[number]] for number in numbers})
     fit = fitted(mapped, room - _size({"": _packed(wire.index(record))}))

@@ -112,6 +112,6 @@ def histogram_rows(record: Record) -> list[dict[str, Any]]:
 
 
 def _profiled(record: Record) -> Iterator[tuple[Entry, Profile]]:
-    for entry in record:
+    for entry in record.values():
         if entry.profile is not None:
             yield entry, entry.profile

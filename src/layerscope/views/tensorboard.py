@@ -54,7 +54,7 @@ def _histograms(entries: Iterable[Entry]) -> list[bytes]:
 def maps(record: Record) -> list[bytes]:
     """A mosaic of all channels of every layer: `maps/LAYER`, and of several images `maps of IMAGE/LAYER`."""
     names, found = names_of(record), []
-    for entry in record:
+    for entry in record.values():
         for image in range(len(entry.maps)):
             group = f"maps of {names[image]}" if len(names) > 1 else "maps"
             found.append(eventfile.image(f"{group}/{entry.key}", feature_mosaic(record, entry, image, channels=None)))
@@ -88,14 +88,14 @@ def export(record: Record, logdir: str | os.PathLike[str]) -> Path:
         for name, picture in zip(names_of(record), record.pictures, strict=False):
             file.add(0, [eventfile.image(f"images/{name}", encode(Image.fromarray(picture.pixels)))])
         if record.kind == "weights":
-            file.add(0, _histograms(record))
-            for entry in record:
+            file.add(0, _histograms(record.values()))
+            for entry in record.values():
                 if entry.maps:
                     file.add(0, [eventfile.image(f"kernels/{entry.key}", kernel_mosaic(record, entry))])
         elif record.kind == "survey":  # its maps are the surroundings of the best examples
             from layerscope.views.examples import examples_sheet
 
-            for entry in record:
+            for entry in record.values():
                 if entry.profile and entry.profile.examples:
                     sheet = examples_sheet(record, entry, _CHANNELS)
                     file.add(0, [eventfile.image(f"examples/{entry.key}", sheet)])
@@ -107,7 +107,7 @@ def export(record: Record, logdir: str | os.PathLike[str]) -> Path:
 def names_of(record: Record) -> list[str]:
     """One name an image, each a name of its own: images of two folders may be called the same."""
     given = [picture.name for picture in record.pictures]
-    count = max([len(entry.maps) for entry in record] + [len(given)])
+    count = max([len(entry.maps) for entry in record.values()] + [len(given)])
     given += [str(image) for image in range(len(given), count)]
     before = [given[:image].count(name) for image, name in enumerate(given)]
     return [f"{name} ({times + 1})" if times else name for name, times in zip(given, before, strict=True)]

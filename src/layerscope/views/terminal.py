@@ -117,7 +117,7 @@ def _weights(out: Console, record: Record) -> None:
     columns = ["name", "shape", *(["dtype"] if wide else []), "mean", "std", "min", "max"]
     grid = _table(*columns, *(["zeros", "distribution"] if wide else []))
     unread: list[str] = []
-    for entry in record:
+    for entry in record.values():
         row = [_name(entry.key), shape(entry.shape), *([_name(entry.dtype)] if wide else []), *_figures(entry)]
         if entry.type == "counter":
             row[-4] = _name(entry.note.partition(" ")[0])
@@ -127,7 +127,7 @@ def _weights(out: Console, record: Record) -> None:
             row += [f"{int(entry.total.zeros.item()):,}" if entry.total else "", _spark(entry.histogram)]
         grid.add_row(*row)
     out.print(grid)
-    elements = sum(int(np.prod(entry.shape)) for entry in record if entry.total)
+    elements = sum(int(np.prod(entry.shape)) for entry in record.values() if entry.total)
     kept_as = _name(record.provenance.get("format") or "")
     out.print(f"\n{counted(len(record), 'tensor')}, {counted(elements, 'value')} ({kept_as})")
     for line in unread[:5] + ([f"and {len(unread) - 5} more"] if len(unread) > 5 else []):
@@ -173,7 +173,7 @@ def _classes(out: Console, record: Record) -> None:
 def _features(out: Console, record: Record) -> None:
     _classes(out, record)
     grid = _table("layer", "type", "shape", "mean", "std", "min", "max", "dead")
-    for entry in record:
+    for entry in record.values():
         channels = len(entry.columns.count) if entry.columns is not None else 0
         dead = f"{len(entry.dead)}/{channels}"
         style = "yellow" if entry.dead else ""
@@ -187,7 +187,7 @@ def _features(out: Console, record: Record) -> None:
 
 
 def _outputs(record: Record) -> str:
-    channels = sum(len(entry.columns.count) for entry in record if entry.columns is not None)
+    channels = sum(len(entry.columns.count) for entry in record.values() if entry.columns is not None)
     return f"{counted(len(record), 'layer output')}, {counted(channels, 'channel')}"
 
 
@@ -195,7 +195,7 @@ def _survey(out: Console, record: Record) -> None:
     """One row a layer; silent: channels that are zero everywhere on nine of ten images and more, the dead left out."""
     images = int(record.provenance.get("images", 0))
     grid = _table("layer", "type", "shape", "mean", "std", "max", "dead", "silent", "copies", "rank")
-    for entry in record:
+    for entry in record.values():
         profile = entry.profile
         channels = len(entry.columns.count) if entry.columns is not None else 0
         silent = copied = rank = ""
@@ -222,7 +222,7 @@ def _favourites(out: Console, record: Record, most: int = 5) -> None:
     """The channels whose mean a class explains best, of all layers but the last, which is the classes."""
     found = [
         (float(profile.explained[index]), entry.key, int(index), int(profile.favourite[index]))
-        for entry in list(record)[:-1]
+        for entry in list(record.values())[:-1]
         if (profile := entry.profile) and profile.explained is not None and profile.favourite is not None
         for index in np.argsort(-np.nan_to_num(profile.explained, nan=-1))[:most]
     ]

@@ -43,7 +43,7 @@ def dumps(document: Any) -> bytes:
 
 def images_of(record: Record) -> int:
     """How many image numbers a block may be asked for: 0 up to this."""
-    return max([1, len(record.pictures), *(len(entry.maps) for entry in record)])
+    return max([1, len(record.pictures), *(len(entry.maps) for entry in record.values())])
 
 
 def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Collection[str] = ()) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Coll
             "findings": [vars(one) for one in record.findings],
             "pairs": [vars(one) for one in record.pairs],
             "stages": [list(pair) for pair in record.stages],
-            "layers": [_layer(number, entry, entry.key in left_out) for number, entry in enumerate(record)],
-            "left_out": [entry.key for entry in record if entry.key in left_out],
+            "layers": [_layer(number, entry, entry.key in left_out) for number, entry in enumerate(record.values())],
+            "left_out": [entry.key for entry in record.values() if entry.key in left_out],
             "live": dict(live) if live else None,
             **(_survey(record) if record.kind == "survey" else {}),
         }

@@ -22,7 +22,7 @@ _COLUMNS = ("tensor", "mean", "std", "min", "max", "zeros", "nan", "inf")
 def table(record: Record) -> dict[str, list[Any]]:
     """Statistics of every tensor and layer as columns of equal length."""
     rows = []
-    for entry in record:
+    for entry in record.values():
         one = entry.total
         if one is not None:
             figures = [float(getattr(one, name)[0]) for name in _COLUMNS[1:5]]
@@ -37,7 +37,7 @@ def wandb_sink(run: Any = None) -> Sink:
     def sink(step: int, scalars: Mapping[str, float], events: Sequence[Event], record: Record | None) -> None:
         body: dict[str, Any] = {**scalars}
         if record is not None:
-            for entry in record:
+            for entry in record.values():
                 if entry.histogram:
                     pair = entry.histogram.counts.tolist(), entry.histogram.edges.tolist()
                     body[f"histograms/{entry.key}"] = wandb.Histogram(np_histogram=pair)
