@@ -205,12 +205,10 @@ def wanted(examples: Iterable[Examples]) -> list[int]:
 
     Within a place those that excite more channels come first, then those with a smaller number.
     """
-    found: dict[int, tuple[int, int]] = {}
-    for one in examples:
-        for place in range(one.image.shape[1]):
-            numbers, times = np.unique(one.image[:, place], return_counts=True)
-            for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
-                if number >= 0:
-                    best, many = found.get(number, (place, 0))
-                    found[number] = (min(best, place), many + count)
-    return sorted(found, key=lambda number: (found[number][0], -found[number][1], number))
+    best: dict[int, tuple[int, int]] = {}  # of each image its best place, and less how many channels it excites
+    for lists in examples:
+        for place, column in enumerate(lists.image.T):
+            for number, count in zip(*np.unique(column[column >= 0], return_counts=True), strict=True):
+                first, less = best.get(int(number), (place, 0))
+                best[int(number)] = min(first, place), less - int(count)
+    return sorted(best, key=lambda number: (best[number], number))

@@ -220,12 +220,12 @@ class Record(Mapping[str, Entry]):
 
     def only(self, *patterns: str) -> Record:
         """The same record with the entries whose path or type matches one of these globs."""
-        kept = {
+        entries = {
             key: entry
             for key, entry in self.entries.items()
             if any(fnmatchcase(entry.site.path, glob) or fnmatchcase(entry.type, glob) for glob in patterns)
         }
-        return replace(self, entries=kept)
+        return replace(self, entries=entries)
 
     def __getitem__(self, key: str) -> Entry:
         try:
@@ -342,8 +342,8 @@ def by_change(pairs: Iterable[Pair]) -> list[Pair]:
 
 def last_of_size(entries: Iterable[Entry]) -> list[Entry]:
     """The stages of a network: the last layer with maps of each spatial size, from the largest on. Vectors are none."""
-    found: dict[int, Entry] = {}
+    stages: dict[int, Entry] = {}
     for entry in entries:
         if entry.maps and entry.maps[0].shape[1] > 1 and entry.site.layout in ("NCHW", "NHWC", "NLC"):
-            found[entry.maps[0].shape[1]] = entry
-    return [found[size] for size in sorted(found, reverse=True)]
+            stages[entry.maps[0].shape[1]] = entry
+    return [stages[size] for size in sorted(stages, reverse=True)]
