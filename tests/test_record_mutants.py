@@ -43,7 +43,7 @@ def test_what_is_about_tensors(kind, layout, expected):
 
 def test_a_fault_that_does_not_name_the_file_gets_its_name(tmp_path):
     def beyond(body):
-        body["entries"][0]["profile"]["copies"] = [[0, 3, 0.5]]
+        body["entries"][0]["profile"]["redundant_channels"] = [[0, 3, 0.5]]
 
     with pytest.raises(RecordError, match=r"b\.layerscope: a safetensors file, but not a whole record"):
         load(changed(tmp_path / "b.layerscope", beyond))

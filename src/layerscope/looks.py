@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from layerscope.record import Picture
 from layerscope.text import number
 
-__all__ = ["Arithmetic", "Evidence", "Field", "Look", "written"]
+__all__ = ["Arithmetic", "Evidence", "Field", "UnitReport", "written"]
 
 Floats = NDArray[np.float32]
 
@@ -118,7 +118,7 @@ def written(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
+class UnitReport:
     """One unit on one image: where it looks, how it was computed, what it is in its map.
 
     `map`: the channel, float32 (h, w). `effective`: the gradient's magnitude for every pixel, float32 (H, W), None

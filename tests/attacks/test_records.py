@@ -64,7 +64,7 @@ LIES = {
     "edges of another type": (1, "entries.0.histogram.edges", np.ones(11, np.float32)),
     "a gray picture": (0, "pictures.0.pixels", np.zeros((9, 11, 1), np.uint8)),
     "statistics in a cube": (0, "entries.0.columns.floats", np.zeros((4, 6, 1))),
-    "fewer silent channels": (3, "entries.0.profile.silent", np.zeros(2, np.int64)),
+    "fewer inactive channels": (3, "entries.0.profile.inactive", np.zeros(2, np.int64)),
     "similarity of whole numbers": (3, "similarity.value", np.zeros((2, 2), np.int32)),
 }
 

@@ -21,20 +21,20 @@ ALIKE = 0.99
 
 
 class Followed(NamedTuple):
-    """How channels follow classes: favourite int32 (C,), selectivity and explained float32 (C,)."""
+    """How channels follow classes: preferred_class int32 (C,), selectivity and eta_squared float32 (C,)."""
 
-    favourite: NDArray[np.int32]
+    preferred_class: NDArray[np.int32]
     selectivity: NDArray[np.float32]
-    explained: NDArray[np.float32]
+    eta_squared: NDArray[np.float32]
 
 
 def classes(sums: Ints, squares: Ints, counts: Ints) -> Followed:
     """How each channel's pooled mean differs between classes.
 
     sums (K, C) over the images of each class, squares (C,) over all images, counts (K,) images.
-    favourite: the class with the highest mean. selectivity: (m - r) / (m + r) with m the mean of that class and r the
-    mean of the other classes' means (A. Morcos et al., "On the importance of single directions for generalization",
-    ICLR 2018); NaN where a class mean is negative, for which it is not defined, or all are 0. explained: the share of
+    preferred_class: the class with the highest mean. selectivity: (m - r) / (m + r) with m the mean of that class and r
+    the mean of the other classes' means (A. Morcos et al., "On the importance of single directions for generalization",
+    ICLR 2018); NaN where a class mean is negative, for which it is not defined, or all are 0. eta_squared: the share of
     the variance over images that lies between the classes (the correlation ratio, eta squared; R. A. Fisher 1925).
     With fewer than two classes that have images: -1 and NaN.
     """

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.maps import Maps
-from layerscope.profiles import Examples, Line, Profile, Similarity, Spread
+from layerscope.profiles import ChannelHistograms, Examples, Line, Profile, Similarity
 from layerscope.record import Entry
 from layerscope.sites import Site
 from layerscope.surveying import meaning
@@ -51,8 +51,8 @@ def _entry(layer: LayerState, counts: NDArray[np.int64], lines: Lines) -> Entry:
         layer.images,
         layer.silent,
         examples,
-        Spread(bins.numbers, bins.counts.astype(np.int64)) if bins else None,
-        copies=copies,
+        ChannelHistograms(bins.numbers, bins.counts.astype(np.int64)) if bins else None,
+        redundant_channels=copies,
         rank=rank,
         grid=_grid(layer),
         lines=lines.get(layer.site.key),

@@ -2,7 +2,7 @@
 
 from layerscope import units
 
-found = units.look("AlexNet.pth", "tulip.jpg", "features.3", channel=7)     # -> Look
+found = units.look("AlexNet.pth", "tulip.jpg", "features.3", channel=7)     # -> UnitReport
 because = units.weigh("resNet34.pth", "tulip.jpg")                           # -> Evidence, through captum
 units.receptive_field(model, "layer2", (3, 3), (1, 3, 224, 224)).box
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from layerscope.errors import LayerscopeError, UsageError
 from layerscope.hooks import looking
 from layerscope.inspect import batch_of
-from layerscope.looks import Arithmetic, Evidence, Field, Look
+from layerscope.looks import Arithmetic, Evidence, Field, UnitReport
 from layerscope.networks.foreign import fed
 from layerscope.networks.open import Network, open_network
 from layerscope.record import Picture
@@ -36,8 +36,8 @@ __all__ = [
     "Arithmetic",
     "Evidence",
     "Field",
-    "Look",
     "Looker",
+    "UnitReport",
     "arithmetic",
     "effective_receptive_field",
     "grad_cam",
@@ -55,7 +55,7 @@ def look(
     channel: int,
     position: Sequence[int] | None = None,
     gradient: bool = True,
-) -> Look:
+) -> UnitReport:
     """All about one unit on one image: its map, its receptive fields, its arithmetic.
 
     `network`: a module, a Network or what the command line takes. `image`: a path, or a preprocessed tensor,
@@ -80,7 +80,9 @@ class Looker:
         self._budget = budget_bytes
         self._passes: OrderedDict[str, _Pass] = OrderedDict()
 
-    def look(self, layer: str, channel: int, position: Sequence[int] | None = None, gradient: bool = True) -> Look:
+    def look(
+        self, layer: str, channel: int, position: Sequence[int] | None = None, gradient: bool = True
+    ) -> UnitReport:
         """All about one unit, without the notes of the network; see `look`."""
         found = self._pass(layer)
         seen, model = found.seen, self.network.model
@@ -103,7 +105,7 @@ class Looker:
         def effective() -> NDArray[np.float32]:
             return effective_receptive_field(model, layer, channel, where, self.x)
 
-        return Look(
+        return UnitReport(
             network=self.network.subject,
             layer=layer,
             type=type(seen.module).__name__,

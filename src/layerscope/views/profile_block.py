@@ -23,21 +23,25 @@ _MOST = np.iinfo(np.uint32).max
 
 def profile_block(profile: Profile) -> bytes:
     """The block of one layer. Counts above 2**32 - 1 are cut off there; histograms are given to float32."""
-    arrays: list[tuple[str, str, NDArray[Any]]] = [("silent", "u4", np.minimum(profile.silent, _MOST))]
-    for name, kind in (("favourite", "i4"), ("selectivity", "f4"), ("explained", "f4")):
-        if getattr(profile, name) is not None:
-            arrays.append((name, kind, getattr(profile, name)))
+    arrays: list[tuple[str, str, NDArray[Any]]] = [("silent", "u4", np.minimum(profile.inactive, _MOST))]
+    for name, kind, array in (
+        ("favourite", "i4", profile.preferred_class),
+        ("selectivity", "f4", profile.selectivity),
+        ("explained", "f4", profile.eta_squared),
+    ):
+        if array is not None:
+            arrays.append((name, kind, array))
     if profile.examples:
         of = profile.examples
         arrays += [("image", "i4", of.image), ("value", "f4", of.value)]
-        arrays += [("position", "i4", of.position), ("at", "i4", of.at)]
-    if profile.spread:
-        arrays += [("spread", "f4", profile.spread.counts), ("bins", "i4", profile.spread.bins)]
+        arrays += [("position", "i4", of.position), ("at", "i4", of.origin)]
+    if profile.histograms:
+        arrays += [("spread", "f4", profile.histograms.counts), ("bins", "i4", profile.histograms.bins)]
     lines = [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None
     head = wire.dumps(
         {
             "images": profile.images,
-            "copies": [list(pair) for pair in profile.copies],
+            "copies": [list(pair) for pair in profile.redundant_channels],
             "rank": profile.rank,
             "grid": list(profile.grid),
             "lines": lines,

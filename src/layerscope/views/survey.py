@@ -47,7 +47,7 @@ def survey_fields(record: Record) -> dict[str, Any]:
 
 def quantiles_of(entry: Entry) -> list[dict[str, float]]:
     """`q01` to `q99` of each channel of a layer that has histograms; else nothing."""
-    spread = entry.profile and entry.profile.spread
+    spread = entry.profile and entry.profile.histograms
     if not spread or entry.columns is None:
         return []
     columns = entry.columns
@@ -57,13 +57,13 @@ def quantiles_of(entry: Entry) -> list[dict[str, float]]:
 
 def channel(profile: Profile, index: int, names: dict[int, str], classes: Sequence[str]) -> dict[str, Any]:
     """One channel over the data set, to be added to its statistics."""
-    row: dict[str, Any] = {"silent": int(profile.silent[index])}
-    if profile.favourite is not None and profile.selectivity is not None and profile.explained is not None:
-        best = int(profile.favourite[index])
+    row: dict[str, Any] = {"silent": int(profile.inactive[index])}
+    if profile.preferred_class is not None and profile.selectivity is not None and profile.eta_squared is not None:
+        best = int(profile.preferred_class[index])
         row |= {
             "class": classes[best] if 0 <= best < len(classes) else None,
             "selectivity": float(profile.selectivity[index]),
-            "explained": float(profile.explained[index]),
+            "explained": float(profile.eta_squared[index]),
         }
     return row | {"top": list(_top(profile.examples, index, names)) if profile.examples else []}
 
@@ -78,7 +78,7 @@ def _top(examples: Examples, index: int, names: dict[int, str]) -> Iterator[dict
 
 def copies(profile: Profile) -> list[dict[str, Any]]:
     """Pairs of channels that carry one signal."""
-    return [{"a": a, "b": b, "correlation": r} for a, b, r in profile.copies]
+    return [{"a": a, "b": b, "correlation": r} for a, b, r in profile.redundant_channels]
 
 
 def example_rows(record: Record) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def example_rows(record: Record) -> list[dict[str, Any]]:
     for entry, profile in _profiled(record):
         if profile.examples is None:
             continue
-        for index in range(len(profile.silent)):
+        for index in range(len(profile.inactive)):
             for place, one in enumerate(_top(profile.examples, index, names)):
                 y, x = one["position"]
                 head = {"layer": entry.key, "channel": index, "place": place + 1}
@@ -101,10 +101,10 @@ def histogram_rows(record: Record) -> list[dict[str, Any]]:
     """The histograms as a table: one row a bin that holds something, in the order of the values."""
     rows = []
     for entry, profile in _profiled(record):
-        if profile.spread is None:
+        if profile.histograms is None:
             continue
-        counts = profile.spread.counts
-        low, high = edges_of(profile.spread.bins)
+        counts = profile.histograms.counts
+        low, high = edges_of(profile.histograms.bins)
         for index, at in zip(*np.nonzero(counts), strict=True):
             head = {"layer": entry.key, "channel": int(index)}
             rows.append(head | {"from": low[at], "to": high[at], "count": int(counts[index, at])})

@@ -200,8 +200,12 @@ def _survey(out: Console, record: Record) -> None:
         channels = len(entry.columns.count) if entry.columns is not None else 0
         silent = copied = rank = ""
         if profile is not None:
-            silent = str(int(((profile.silent >= 0.9 * images) & (profile.silent < images)).sum()))
-            copied = str(len({one for pair in profile.copies for one in pair[:2]})) if profile.rank is not None else ""
+            silent = str(int(((profile.inactive >= 0.9 * images) & (profile.inactive < images)).sum()))
+            copied = (
+                str(len({one for pair in profile.redundant_channels for one in pair[:2]}))
+                if profile.rank is not None
+                else ""
+            )
             rank = f"{profile.rank:.1f}" if profile.rank is not None else ""
         mean, std, _, high = _figures(entry)
         dead = Text(f"{len(entry.dead)}/{channels}", style="yellow" if entry.dead else "")
@@ -221,10 +225,10 @@ def _survey(out: Console, record: Record) -> None:
 def _favourites(out: Console, record: Record, most: int = 5) -> None:
     """The channels whose mean a class explains best, of all layers but the last, which is the classes."""
     found = [
-        (float(profile.explained[index]), entry.key, int(index), int(profile.favourite[index]))
+        (float(profile.eta_squared[index]), entry.key, int(index), int(profile.preferred_class[index]))
         for entry in list(record.values())[:-1]
-        if (profile := entry.profile) and profile.explained is not None and profile.favourite is not None
-        for index in np.argsort(-np.nan_to_num(profile.explained, nan=-1))[:most]
+        if (profile := entry.profile) and profile.eta_squared is not None and profile.preferred_class is not None
+        for index in np.argsort(-np.nan_to_num(profile.eta_squared, nan=-1))[:most]
     ]
     for share, key, index, favourite in sorted(found, reverse=True)[:most]:
         if share > 0 and 0 <= favourite < len(record.classes):

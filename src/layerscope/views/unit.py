@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from layerscope.looks import Arithmetic, Evidence, Field, Look, written
+from layerscope.looks import Arithmetic, Evidence, Field, UnitReport, written
 from layerscope.text import number
 from layerscope.views.page import RGB, Page, colored, fit, framed, plane
 from layerscope.views.png import short
@@ -20,7 +20,7 @@ _MARGIN, _GAP, _PANEL, _COLUMNS, _CELL = 24, 24, 264, 8, 108
 _WIDTH = 2 * _MARGIN + 4 * _PANEL + 3 * _GAP
 
 
-def unit_page(look: Look) -> bytes:
+def unit_page(look: UnitReport) -> bytes:
     """One unit as a PNG: where it looks, what it saw, and the sum that gave its value."""
     found = look.arithmetic
     height = 476 + (_sum_height(found) if found else 44)
@@ -50,7 +50,7 @@ def _column(page: Page, column: int, title: str, pixels: RGB, caption: str, bar:
     page.text(x, below + (32 if bar else 0), caption, 13, MUTED, room=_PANEL)
 
 
-def _places(page: Page, look: Look) -> None:
+def _places(page: Page, look: UnitReport) -> None:
     """The four pictures: photo with the field, the field itself, what moves the unit, its map."""
     photo, mask = look.picture.pixels, look.field.mask
     x0, y0, x1, y1 = _box(look.field)
@@ -81,7 +81,7 @@ def _box(field: Field) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def _map(page: Page, look: Look) -> None:
+def _map(page: Page, look: UnitReport) -> None:
     """The channel's map with the unit framed; a single value in large letters."""
     if look.map.size == 1:
         x = _MARGIN + 3 * (_PANEL + _GAP)
