@@ -54,13 +54,13 @@ def subplots(entry: Entry) -> None:
 
 def mosaics(record: Record) -> None:
     """Ours: one PNG a layer, all channels, with title, range and scale bar."""
-    for entry in record:
+    for entry in record.values():
         png.feature_mosaic(record, entry, channels=None)
 
 
 def native(record: Record) -> None:
     """Tiles at native size and nothing else: codes as palette indices, laid out and encoded."""
-    for entry in record:
+    for entry in record.values():
         codes = entry.maps[0].codes
         image = Image.fromarray(mosaic(codes, columns_for(*codes.shape), 1, 255))
         image.putpalette(colormap("viridis", 256).tobytes())
@@ -75,7 +75,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = network_of(build("torchvision:resnet34"), "resnet34")
     record = layerscope.features(network, torch.randn(1, 3, 224, 224), layers="Conv2d")
-    channels = sum(len(entry.maps[0].lo) for entry in record)
+    channels = sum(len(entry.maps[0].lo) for entry in record.values())
     sampled = sum(len(record[name].maps[0].lo) for name in SAMPLE)
     mosaics(record)
     ours, theirs, bare = [], [], []

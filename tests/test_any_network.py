@@ -143,7 +143,7 @@ def test_inputs_of_every_kind():
     assert layerscope.features(named, {"image": a, "factor": 3})["last"].shape == (2, 2, 8, 8)
     listed = Net(lambda n, images: [n.last(image[None]) for image in images], last=conv(3, 2))
     record = layerscope.features(listed, [torch.randn(3, 8, 8), torch.randn(3, 12, 6)])
-    assert [entry.shape for entry in record] == [(1, 2, 8, 8), (1, 2, 12, 6)]
+    assert [entry.shape for entry in record.values()] == [(1, 2, 8, 8), (1, 2, 12, 6)]
     with pytest.raises(NetworkError, match=r"forward raised TypeError on an input \(tuple\)"):
         layerscope.features(two, (a,))
 
@@ -273,7 +273,7 @@ def test_torchvisions_layer_norm_over_channels_and_swins_windows():
 
     model = nn.Sequential(conv(3, 6), LayerNorm2d(6), nn.GELU())
     record = layerscope.features(model, torch.randn(1, 3, 5, 6))
-    assert {entry.site.layout for entry in record} == {"NCHW"}
+    assert {entry.site.layout for entry in record.values()} == {"NCHW"}
     model = Net(
         lambda n, x: n.attend(n.norm(n.patch(x).permute(0, 2, 3, 1)).view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 8)),  # noqa: E501
         patch=nn.Conv2d(3, 8, 4, stride=4), norm=nn.LayerNorm(8), attend=nn.Linear(8, 8),
@@ -366,11 +366,15 @@ def test_attention_where_another_tool_has_wrapped_the_functions_of_torch(monkeyp
     model[1].a = nn.MultiheadAttention(4, 2, batch_first=True)
     x = torch.randn(1, 3, 3, 3)
     want = ["0/attention", "1.a/attention"]
-    assert [entry.key for entry in layerscope.features(model, x, attention=True) if entry.type == "attention"] == want
+    assert [
+        entry.key for entry in layerscope.features(model, x, attention=True).values() if entry.type == "attention"
+    ] == want
     for name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
         monkeypatch.setattr(F, name, wrapped(getattr(F, name)))
     monkeypatch.setattr(torch.Tensor, "softmax", wrapped(torch.Tensor.softmax))
-    assert [entry.key for entry in layerscope.features(model, x, attention=True) if entry.type == "attention"] == want
+    assert [
+        entry.key for entry in layerscope.features(model, x, attention=True).values() if entry.type == "attention"
+    ] == want
 
 
 @pytest.fixture
@@ -400,8 +404,10 @@ def test_torchscript_shows_its_layers(awkward, tmp_path, how, live):
     record = layerscope.features(script if live else str(tmp_path / "net.pt"), x)
     assert script.training and getattr(script, "1").training
     want = layerscope.features(awkward, x)
-    assert [(entry.key, entry.type) for entry in record] == [(entry.key, entry.type) for entry in want]
-    for entry in want:
+    assert [(entry.key, entry.type) for entry in record.values()] == [
+        (entry.key, entry.type) for entry in want.values()
+    ]
+    for entry in want.values():
         np.testing.assert_array_equal(record[entry.key].columns.mean, entry.columns.mean)
     assert record.notes[-1].startswith("TorchScript: its graph is run node by node")
     assert record.predictions == want.predictions
@@ -438,8 +444,10 @@ def test_an_exported_program_has_its_modules_back(awkward, tmp_path):
     x = torch.randn(2, 3, 8, 8)
     torch.export.save(torch.export.export(awkward, (x,)), tmp_path / "net.pt2")
     record, want = layerscope.features(str(tmp_path / "net.pt2"), x), layerscope.features(awkward, x)
-    assert [(entry.key, entry.type) for entry in record] == [(entry.key, entry.type) for entry in want]
-    for entry in want:
+    assert [(entry.key, entry.type) for entry in record.values()] == [
+        (entry.key, entry.type) for entry in want.values()
+    ]
+    for entry in want.values():
         np.testing.assert_allclose(record[entry.key].columns.mean, entry.columns.mean, rtol=1e-6)
     assert open_network(str(tmp_path / "net.pt2")).preprocessing.size == (8, 8)  # it was exported for no other
 
@@ -495,7 +503,7 @@ def test_statically_quantised_networks():
     prepared, x = q.prepare(model), torch.randn(2, 3, 4, 4)
     prepared(x)
     record, want = layerscope.features(q.convert(prepared), x), layerscope.features(model, x)
-    assert [entry.key for entry in record] == [entry.key for entry in want]
+    assert [entry.key for entry in record.values()] == [entry.key for entry in want.values()]
     assert record["1"].dtype == "quint8"
     np.testing.assert_allclose(record["4"].columns.mean, want["4"].columns.mean, atol=0.05)
 
@@ -512,7 +520,7 @@ def test_double_precision_and_a_network_without_parameters():
 def test_on_a_gpu(small):
     x = torch.randn(2, 3, 16, 16)
     want, record = layerscope.features(small, x), layerscope.features(small.cuda(), x)
-    for entry in want:
+    for entry in want.values():
         np.testing.assert_allclose(record[entry.key].columns.mean, entry.columns.mean, rtol=1e-3, atol=1e-5)
 
 
@@ -541,4 +549,7 @@ def test_a_field_of_an_output_is_no_layer_of_that_name():
 
     model = nn.Sequential(OrderedDict(head=Head()))
     record = layerscope.features(model, torch.randn(2, 4), layers=["head", "head.logits"], predict=False)
-    assert [(entry.key, entry.type) for entry in record] == [("head.logits", "Linear"), ("head[logits]", "Head")]
+    assert [(entry.key, entry.type) for entry in record.values()] == [
+        ("head.logits", "Linear"),
+        ("head[logits]", "Head"),
+    ]

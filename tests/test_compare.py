@@ -128,7 +128,7 @@ def test_differences_of_more_than_one_block():
 
 
 def test_stages_of_other_sizes_have_no_partner(small):
-    first, second = (list(layerscope.features(small, torch.randn(1, 3, side, side))) for side in (16, 48))
+    first, second = (list(layerscope.features(small, torch.randn(1, 3, side, side)).values()) for side in (16, 48))
     assert stages_of(first, first) == [("block.relu:1", "block.relu:1")]
     assert stages_of(first, second) == stages_of(second, first) == []
 
@@ -149,7 +149,7 @@ def test_a_saved_comparison_of_checkpoints_holds_the_kernels_of_both(run, checkp
     assert {pair["name"] for pair in ran.json["tensors"]} >= {"0.weight", "new"}, "what is saved changes no document"
     record = layerscope.load(tmp_path / "r")
     for side, path in (("a", checkpoint), ("b", tmp_path / "b.pth")):
-        for entry in layerscope.weights(path):
+        for entry in layerscope.weights(path).values():
             mine = record[f"{side}:{entry.key}"]
             assert (mine.shape, mine.type, len(mine.maps)) == (entry.shape, entry.type, len(entry.maps))
             for ours, theirs in zip(mine.maps, entry.maps, strict=True):

@@ -43,7 +43,7 @@ def test_the_whole_demo(run, tmp_path):
     assert len(convolutions) == 52
     assert len(list((tmp_path / "out" / "features").glob("*.png"))) == 52
     tensors = layerscope.load(tmp_path / "out" / "weights.layerscope")
-    histograms = sum(entry.histogram is not None for entry in tensors)
+    histograms = sum(entry.histogram is not None for entry in tensors.values())
     assert len(list((tmp_path / "out" / "weights").glob("*.histogram.png"))) == histograms == 262
     assert (tmp_path / "out" / "overview.png").stat().st_size > 50_000
     assert re.search(r"try next\n  layerscope view \S+\.pth \S+chelsea\.png\n", ran.out)

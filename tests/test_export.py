@@ -21,8 +21,8 @@ def test_features_as_csv(run, small, tmp_path):
     assert ran.code == 0
     assert ran.out.split() == ["tables/layers.csv", "tables/channels.csv"]
     layers, channels = rows(tmp_path / "tables" / "layers.csv"), rows(tmp_path / "tables" / "channels.csv")
-    assert [row["path"] for row in layers] == [entry.site.path for entry in record]
-    assert len(channels) == sum(len(entry.columns.count) for entry in record)
+    assert [row["path"] for row in layers] == [entry.site.path for entry in record.values()]
+    assert len(channels) == sum(len(entry.columns.count) for entry in record.values())
     assert float(channels[3]["mean"]) == record["stem"].columns.mean[3]
     assert float(layers[0]["max"]) == record["stem"].total.max[0]
     assert layers[0]["shape"] == "2x6x8x8"

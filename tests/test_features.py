@@ -178,7 +178,7 @@ class Tokens(nn.Module):
 
 def test_tokens_have_their_channels_last():
     record = layerscope.features(Tokens(), torch.randn(1, 3, 16, 16))
-    layouts = {entry.key: entry.site.layout for entry in record}
+    layouts = {entry.key: entry.site.layout for entry in record.values()}
     assert layouts == {"patch": "NCHW", "norm": "NLC", "act": "NLC", "head": "NC"}
     assert len(record["act"].columns.count) == 8
     assert record["act"].maps[0].shape == (8, 4, 4)

@@ -189,5 +189,5 @@ def test_a_saved_record_draws_the_same_pictures(small, tmp_path):
     made = layerscope.features(small, torch.randn(1, 3, 16, 16))
     made.save(tmp_path / "a.layerscope")
     again = layerscope.load(tmp_path / "a.layerscope")
-    for entry in made:
+    for entry in made.values():
         assert png.feature_mosaic(made, entry) == png.feature_mosaic(again, again[entry.key])

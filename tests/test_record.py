@@ -7,13 +7,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import layerscope
-from layerscope.errors import OutputError, RecordError
+from layerscope.errors import NoEntry, OutputError, RecordError
 from layerscope.record import Record
 
 
@@ -66,8 +67,31 @@ def test_maps_are_read_when_they_are_looked_at(saved):
 
 
 def test_a_key_that_is_not_there(saved):
-    with pytest.raises(RecordError, match=r"'block.rely' is not in this record; nearest: block.relu"):
-        saved[0]["block.rely"]
+    for kind in (RecordError, KeyError):
+        with pytest.raises(kind, match=r"^'block.rely' is not in this record; nearest: block.relu") as error:
+            saved[0]["block.rely"]
+        assert isinstance(error.value, NoEntry)
+
+
+def test_a_record_is_a_mapping(saved):
+    record = saved[0]
+    assert isinstance(record, Mapping)
+    assert list(record)[:2] == list(record.keys())[:2] == ["stem", "bn"]
+    assert "stem" in record and "block.rely" not in record and 3 not in record
+    assert record["stem"] is record.get("stem") is dict(record)["stem"]
+    assert record.get("block.rely") is None and record.get("block.rely", 3) == 3
+    assert [key for key, _ in record.items()] == [entry.key for entry in record.values()]
+    assert len(record) == len(record.values()) == len({**record})
+
+
+def test_a_key_that_is_not_there_is_looked_for_without_its_neighbours(saved, monkeypatch):
+    monkeypatch.setattr("layerscope.record.nearest", lambda *_: pytest.fail("compared with every name"))
+    assert "block.rely" not in saved[0]
+
+
+def test_a_record_without_entries_is_true(saved):
+    assert bool(saved[0]) is bool(saved[0].only()) is bool(Record("features", "x")) is True
+    assert len(saved[0].only()) == 0
 
 
 def test_twice_the_same_key_is_refused(saved):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from layerscope.arrays import Arrays
 from layerscope.errors import RecordError
-from layerscope.profiles import Crop, Examples, Line, Profile, crop_of, edges_of
+from layerscope.profiles import Crop, Examples, Line, Profile, crop_of, edges_of, wanted
 from layerscope.record import Entry, Record
 from layerscope.recordfile import load
 from layerscope.sites import Site
@@ -43,7 +43,7 @@ def test_what_is_about_tensors(kind, layout, expected):
 
 def test_a_fault_that_does_not_name_the_file_gets_its_name(tmp_path):
     def beyond(body):
-        body["entries"][0]["profile"]["copies"] = [[0, 3, 0.5]]
+        body["entries"][0]["profile"]["redundant_channels"] = [[0, 3, 0.5]]
 
     with pytest.raises(RecordError, match=r"b\.layerscope: a safetensors file, but not a whole record"):
         load(changed(tmp_path / "b.layerscope", beyond))
@@ -62,6 +62,18 @@ def test_an_array_is_read_once(tmp_path):
     assert arrays.read("a", np.float64, "n").tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="a is used twice"):
         arrays.read("a", np.float64, "n")
+
+
+def test_the_images_that_are_wanted_first():
+    nothing = np.zeros((2, 2, 2), np.int32)
+    first, second = (
+        Examples(np.array(image), np.zeros((2, 2), np.float32), nothing, nothing)
+        for image in ([[7, 3], [7, 5]], [[9, 7], [3, -1]])
+    )
+    # best of some channel: 7 of two and once a second, 3 once and once a second, 9 once; 5 is a second alone
+    assert wanted([first, second]) == [7, 3, 9, 5]
+    assert wanted([second, first]) == [7, 3, 9, 5]
+    assert wanted([]) == []
 
 
 #: units along the rows see 4 of 16 pixels, 2 apart; along the columns 7 of 24, 3 apart

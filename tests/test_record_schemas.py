@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from layerscope.arrays import Arrays, Packed
 from layerscope.errors import RecordError
 from layerscope.maps import Maps
-from layerscope.profiles import Examples, Line, Profile, Shown, Similarity, Spread
+from layerscope.profiles import ChannelHistograms, Examples, Line, Profile, Shown, Similarity
 from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
 from layerscope.recordfile import load
 from layerscope.schema import MOST, OPTIONAL, Signed, facts, of
@@ -94,7 +94,7 @@ def survey():
     places = np.arange(12, dtype=np.int32).reshape(3, 2, 2)
     best = Examples(np.array([[3, 1], [0, -1], [4, 0]]), np.ones((3, 2), np.float32), places, places + np.int32(1))
     whole = Profile(
-        5, np.array([1, 5, 0]), best, Spread(np.array([7, 2050, 2051]), np.arange(9).reshape(3, 3)),
+        5, np.array([1, 5, 0]), best, ChannelHistograms(np.array([7, 2050, 2051]), np.arange(9).reshape(3, 3)),
         np.array([0, -1, 1], np.int32), np.array([0.5, np.nan, 0], np.float32), np.array([0.75, 0, np.nan], np.float32),
         [(0, 2, 0.995)], 1.75, (8, 9), (Line(-3, 4, 2, 16), Line(-1, 2, 2, 18)),
     )  # fmt: skip

@@ -49,4 +49,4 @@ def test_a_share_is_no_more_than_everything():
     """Means that hardly differ: rounding makes the variance between the classes greater than the whole."""
     counts, means = np.array([34, 18, 48]), np.array([30001, 30001, 30000])
     found = classes((counts * means)[:, None], np.array([(counts * means**2).sum()]), counts)
-    assert found.explained.tolist() == [1]
+    assert found.eta_squared.tolist() == [1]

@@ -218,8 +218,8 @@ def test_a_record_of_weights(tmp_path):
     record = layerscope.weights(tmp_path / "net.pth", bins=7)
     assert export(record, tmp_path / "log") == tmp_path / "log"
     events = read(tmp_path / "log")
-    assert events.Tags()["histograms"] == [f"weights/{entry.key}" for entry in record if entry.total]
-    for entry in record:
+    assert events.Tags()["histograms"] == [f"weights/{entry.key}" for entry in record.values() if entry.total]
+    for entry in record.values():
         if entry.histogram:
             (point,) = events.Histograms(f"weights/{entry.key}")
             assert point.histogram_value.bucket == entry.histogram.counts.tolist()

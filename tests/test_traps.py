@@ -138,7 +138,9 @@ def test_7_compiled_networks(small, how):
     with torch.no_grad():
         compiled(x)  # hooks that come later never fire in what is compiled now
     record = layerscope.features(compiled, x)
-    assert [entry.site.path.replace("_orig_mod.", "") for entry in record] == [entry.site.path for entry in want]
+    assert [entry.site.path.replace("_orig_mod.", "") for entry in record.values()] == [
+        entry.site.path for entry in want.values()
+    ]
     assert any("OptimizedModule" in note for note in record.notes) == (how == "whole")
     with torch.no_grad(), layerscope.capture(compiled) as seen:
         compiled(x)

@@ -44,7 +44,7 @@ def _broken(columns):
 
 
 def _with_counts(record: Record) -> Record:
-    for entry in record.entries.values():
+    for entry in record.values():
         if entry.columns is not None:
             entry.columns = _broken(entry.columns)
         entry.whole = None if entry.columns is not None else entry.whole and _broken(entry.whole)

@@ -100,7 +100,7 @@ def test_a_healthy_checkpoint_has_no_finding(run, checkpoint):
 
 def test_from_python(checkpoint):
     record = layerscope.weights(checkpoint, match="0.*", bins=7)
-    assert [entry.key for entry in record] == ["0.weight", "0.bias"]
+    assert [entry.key for entry in record.values()] == ["0.weight", "0.bias"]
     assert record["0.weight"].histogram.counts.sum() == 8 * 3 * 25
     per_kernel = torch.load(checkpoint, weights_only=True)["0.weight"].flatten(1).double()
     np.testing.assert_allclose(record["0.weight"].columns.mean, per_kernel.mean(1), rtol=1e-6)

@@ -105,7 +105,7 @@ def _counts(found: Passes, name: str, model: nn.Module, x: Tensor) -> None:
     counted = Counter(order)
     found.calls.see(name, [row.calls for row in rows], [counted[row.path] for row in rows])
     record = layerscope.features(model, x, maps=False)
-    single = Counter(entry.site.path for entry in record if "[" not in entry.site.path)
+    single = Counter(entry.site.path for entry in record.values() if "[" not in entry.site.path)
     paths = list(single)
     found.entries.see(name, [single[path] for path in paths], [counted[path] for path in paths])
     leaves = {path for path, module in model.named_modules() if path and not list(module.children())}
@@ -125,7 +125,7 @@ def _early(found: Passes, name: str, model: nn.Module, x: Tensor, most: int) -> 
         last = len(full) - full[::-1].index(path)  # calls up to the last of the wanted
         numbers = {one: number for number, one in enumerate(dict.fromkeys(full))}
         found.ran.see(f"{name} {path}", [numbers[one] for one in order], [numbers[one] for one in full[:last]])
-        for entry in record:
+        for entry in record.values():
             ours, theirs = entry.columns, whole[entry.key].columns
             assert ours is not None and theirs is not None
             found.same.see(f"{name} {entry.key}", np.stack(ours).astype(float), np.stack(theirs).astype(float))
@@ -140,7 +140,7 @@ def _dead(found: Passes, name: str, model: nn.Module) -> None:
     x = torch.randn(20, 3, 32, 32)
     record = layerscope.features(model, x, maps=False)
     truth = pure(model, (x,))
-    for entry in record:
+    for entry in record.values():
         output = truth.found.get((entry.site.path, entry.site.call))
         axis = entry.site.channel_axis
         if not isinstance(output, Tensor) or axis is None or not truth.kept((entry.site.path, entry.site.call)):
@@ -163,7 +163,7 @@ def _demo(found: Passes) -> None:
     ours = network.preprocessing(Image.open(photo))
     found.input.see(photo.name, ours.numpy(), x[0].numpy(), float(x.abs().max()))
     truth = pure(model.eval(), (x,))
-    for entry in record:
+    for entry in record.values():
         output = truth.found[entry.site.path, entry.site.call].transpose(0, 1).flatten(1)  # (C, N)
         size = float(output.abs().max())
         assert entry.columns is not None

@@ -150,9 +150,9 @@ class _Meaning:
             best = int(np.argmax(means))
             rest = np.mean(means[:best] + means[best + 1 :])
             between = sum(len(group) * (group.mean() - column.mean()) ** 2 for group in groups)
-            self.favourite.see(case, found.favourite[channel], best)
+            self.favourite.see(case, found.preferred_class[channel], best)
             self.selective.see(case, found.selectivity[channel], (means[best] - rest) / (means[best] + rest))
-            self.explained.see(case, found.explained[channel], between / ((column - column.mean()) ** 2).sum())
+            self.explained.see(case, found.eta_squared[channel], between / ((column - column.mean()) ** 2).sum())
 
 
 def _survey(line: Comparison) -> None:

@@ -1,4 +1,4 @@
-"""Look inside vision networks in PyTorch: every feature map, every kernel, every number.
+"""UnitReport inside vision networks in PyTorch: every feature map, every kernel, every number.
 
 import layerscope
 record = layerscope.features(model, "tulip.jpg", layers="layer1*")

@@ -61,7 +61,7 @@ class Arrays:
         from safetensors import safe_open
 
         opened: Any = safe_open  # it has no types
-        self._path, self._given = path, set[str]()
+        self._path, self._names = path, set[str]()
         self._handle = opened(path, framework="numpy")
         self._state = self._now()
         self.text: str = (self._handle.metadata() or {})["layerscope"]
@@ -95,9 +95,9 @@ class Arrays:
         return self._totals.take(np.s_[at : at + 1])
 
     def _shape(self, name: str, dtype: type[np.generic], axes: str) -> tuple[int, ...]:
-        if name in self._given:
+        if name in self._names:
             raise ValueError(f": {name} is used twice")
-        self._given.add(name)
+        self._names.add(name)
         part, (kind, letters) = self._handle.get_slice(name), _expected(np.dtype(dtype), axes)
         shape = tuple(part.get_shape())
         if part.get_dtype() != kind or len(shape) != len(letters):

@@ -197,7 +197,7 @@ def compare_networks(
             # The whole outputs, of one image: only the difference of the values themselves tells what changed.
             with looking(network.model), capture(network.model) as seen:
                 run(network, batch)
-        for entry in found:
+        for entry in found.values():
             entry.side = side
             record.add(entry)
         sides.append(found)
@@ -210,7 +210,7 @@ def compare_networks(
         record.predictions = [one.predictions[0] if one.predictions else [] for one in sides]
     ours, theirs = kept
     record.pairs = [_pair(name, ours.get(name), theirs.get(name)) for name in {**ours, **theirs}]
-    record.stages = stages_of(list(sides[0]), list(sides[1]))
+    record.stages = stages_of(list(sides[0].values()), list(sides[1].values()))
     return record
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from layerscope.record import Picture
 from layerscope.text import number
 
-__all__ = ["Arithmetic", "Evidence", "Field", "Look", "written"]
+__all__ = ["Arithmetic", "Evidence", "Field", "UnitReport", "written"]
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 def _plain(value: Any) -> Any:
     """For JSON: arrays as nested lists, to nine digits, which are enough to get every float32 back."""
     if isinstance(value, np.ndarray):
-        rounded = [float(f"{one:.9g}") for one in np.asarray(value, np.float64).ravel()]
+        rounded = [float(f"{figure:.9g}") for figure in np.asarray(value, np.float64).ravel()]
         return np.array(rounded).reshape(np.shape(value)).tolist()
     return list(value) if isinstance(value, tuple) else value
 
@@ -42,12 +42,12 @@ class Field:
     @property
     def box(self) -> tuple[tuple[int, int], ...]:
         """The smallest box that holds the mask: (first, last + 1) in pixels, one pair an axis; (0, 0) if empty."""
-        found = []
+        spans = []
         for axis in range(self.mask.ndim):
             others = tuple(other for other in range(self.mask.ndim) if other != axis)
             at = np.flatnonzero(self.mask.any(axis=others))
-            found.append((int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0))
-        return tuple(found)
+            spans.append((int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0))
+        return tuple(spans)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ def written(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
+class UnitReport:
     """One unit on one image: where it looks, how it was computed, what it is in its map.
 
     `map`: the channel, float32 (h, w). `effective`: the gradient's magnitude for every pixel, float32 (H, W), None

@@ -1,4 +1,4 @@
-"""What a survey knows of a layer's channels beyond their statistics, as plain data: examples, spread, meaning.
+"""What a survey knows of a layer's channels beyond their statistics, as plain data: examples, histograms, meaning.
 
 The types of the fields say how they are stored: `schema.py`.
 """
@@ -17,13 +17,13 @@ from layerscope.schema import Signed
 
 __all__ = [
     "BIN_BITS",
+    "ChannelHistograms",
     "Crop",
     "Examples",
     "Line",
     "Profile",
     "Shown",
     "Similarity",
-    "Spread",
     "crop_of",
     "edges_of",
     "wanted",
@@ -68,18 +68,18 @@ class Examples:
     """The images that excite each channel most, best first; k a channel, image -1 where there are fewer.
 
     image int64 (C, k): number in the data set. value float32 (C, k): the channel's maximum there. position int32
-    (C, k, 2): row and column of it. at int32 (C, k, 2): where the window begins in the map that is kept as map k of
+    (C, k, 2): row and column of it. origin int32 (C, k, 2): where the window begins in the map that is kept as map k of
     the entry: the channel's surroundings of its maximum.
     """
 
     image: Annotated[NDArray[np.int64], "C k"]
     value: Annotated[NDArray[np.float32], "C k"]
     position: Annotated[NDArray[np.int32], "C k 2"]
-    at: Annotated[NDArray[np.int32], "C k 2"]
+    origin: Annotated[NDArray[np.int32], "C k 2"]
 
 
 @dataclass(frozen=True)
-class Spread:
+class ChannelHistograms:
     """Histograms of all channels on bins of float bits: bins int64 (n,), rising, and counts int64 (C, n).
 
     Zeros, and what is as good as zero, are in none of them.
@@ -120,27 +120,27 @@ class Spread:
 class Profile:
     """One layer over a data set of `images` images.
 
-    silent int64 (C,): images on which the channel is zero everywhere. With classes: favourite int32 (C,), the class of
-    the highest mean; selectivity float32 (C,), NaN where it is not defined; explained float32 (C,). copies: pairs of
-    channels and their correlation. rank: effective rank, of `C` at most. grid: rows and columns of the whole map.
-    lines: the receptive fields of its units.
+    inactive int64 (C,): images on which the channel is zero everywhere. With classes: preferred_class int32 (C,), that
+    of the highest mean; selectivity float32 (C,), NaN where it is not defined; eta_squared float32 (C,), the share of
+    the variance that the classes explain. redundant_channels: pairs and their correlation. rank: effective rank, of `C`
+    at most. grid: rows and columns of the whole map. lines: the receptive fields of its units.
     """
 
     images: int
-    silent: Annotated[NDArray[np.int64], "C"]
+    inactive: Annotated[NDArray[np.int64], "C"]
     examples: Examples | None = None
-    spread: Spread | None = None
-    favourite: Annotated[NDArray[np.int32], "C"] | None = None
+    histograms: ChannelHistograms | None = None
+    preferred_class: Annotated[NDArray[np.int32], "C"] | None = None
     selectivity: Annotated[NDArray[np.float32], "C"] | None = None
-    explained: Annotated[NDArray[np.float32], "C"] | None = None
-    copies: Sequence[tuple[int, int, float]] = ()
+    eta_squared: Annotated[NDArray[np.float32], "C"] | None = None
+    redundant_channels: Sequence[tuple[int, int, float]] = ()
     rank: float | None = None
     grid: tuple[int, int] = (1, 1)
     lines: tuple[Line, Line] | None = None
 
     def _contradiction(self) -> str:
-        there = all(max(a, b) < len(self.silent) for a, b, _ in self.copies)
-        return "" if there else "copies of channels that are not there"
+        there = all(max(a, b) < len(self.inactive) for a, b, _ in self.redundant_channels)
+        return "" if there else "redundant channels that are not there"
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Crop:
 def crop_of(profile: Profile, channel: int, place: int, window: tuple[int, int], size: tuple[int, int]) -> Crop:
     """The part of an image of size (height, width) that an example is about; window: rows and columns of its map."""
     assert profile.examples is not None
-    begin, best = profile.examples.at[channel, place], profile.examples.position[channel, place]
+    begin, best = profile.examples.origin[channel, place], profile.examples.position[channel, place]
     shown, field, heat = [], [], []
     for axis in range(2):
         first, count, whole = int(begin[axis]), window[axis], size[axis]
@@ -205,12 +205,10 @@ def wanted(examples: Iterable[Examples]) -> list[int]:
 
     Within a place those that excite more channels come first, then those with a smaller number.
     """
-    found: dict[int, tuple[int, int]] = {}
-    for one in examples:
-        for place in range(one.image.shape[1]):
-            numbers, times = np.unique(one.image[:, place], return_counts=True)
-            for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
-                if number >= 0:
-                    best, many = found.get(number, (place, 0))
-                    found[number] = (min(best, place), many + count)
-    return sorted(found, key=lambda number: (found[number][0], -found[number][1], number))
+    best: dict[int, tuple[int, int]] = {}  # of each image its best place, and less how many channels it excites
+    for lists in examples:
+        for place, column in enumerate(lists.image.T):
+            for number, count in zip(*np.unique(column[column >= 0], return_counts=True), strict=True):
+                first, less = best.get(int(number), (place, 0))
+                best[int(number)] = min(first, place), less - int(count)
+    return sorted(best, key=lambda number: (best[number], number))

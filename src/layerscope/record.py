@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import RecordError, UsageError
+from layerscope.errors import NoEntry, RecordError, UsageError
 from layerscope.maps import COLORMAPS, Maps, Range
 from layerscope.profiles import Profile, Shown, Similarity
 from layerscope.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
@@ -176,8 +176,11 @@ class Layer:
 
 
 @dataclass
-class Record:
+class Record(Mapping[str, Entry]):
     """Statistics and small pictures of every layer or tensor that was looked at, in order.
+
+    It is a mapping from the keys of entries to the entries; true even if there are none. A key that is not there raises
+    NoEntry, which is a RecordError and a KeyError.
 
     `subject` names the network or checkpoint; in a comparison `subject_b` names the other one. `never` lists layers
     that were asked for and did not run. `provenance` says how the record was made: versions and preprocessing.
@@ -210,28 +213,36 @@ class Record:
     @property
     def of_tensors(self) -> bool:
         """Whether it is about the tensors of checkpoints, not about layers at work."""
-        return self.kind == "weights" or (self.kind == "compare" and not any("N" in one.site.layout for one in self))
+        return self.kind == "weights" or (
+            self.kind == "compare" and not any("N" in entry.site.layout for entry in self.values())
+        )
 
     def only(self, *patterns: str) -> Record:
         """The same record with the entries whose path or type matches one of these globs."""
-        kept = {
+        entries = {
             key: entry
             for key, entry in self.entries.items()
             if any(fnmatchcase(entry.site.path, glob) or fnmatchcase(entry.type, glob) for glob in patterns)
         }
-        return replace(self, entries=kept)
+        return replace(self, entries=entries)
 
     def __getitem__(self, key: str) -> Entry:
         try:
             return self.entries[key]
         except KeyError:
-            raise RecordError(f"{key!r} is not in this record{nearest(key, self.entries)}") from None
+            raise NoEntry(f"{key!r} is not in this record{nearest(key, self.entries)}") from None
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries.values())
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.entries  # a missing key need not be compared with every name
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def __bool__(self) -> bool:
+        return True
 
     def save(self, path: PathLike) -> Path:
         """Write the record as one safetensors file, whole or not at all, and return its path. Raises OutputError.
@@ -332,8 +343,8 @@ def by_change(pairs: Iterable[Pair]) -> list[Pair]:
 
 def last_of_size(entries: Iterable[Entry]) -> list[Entry]:
     """The stages of a network: the last layer with maps of each spatial size, from the largest on. Vectors are none."""
-    found: dict[int, Entry] = {}
+    stages: dict[int, Entry] = {}
     for entry in entries:
         if entry.maps and entry.maps[0].shape[1] > 1 and entry.site.layout in ("NCHW", "NHWC", "NLC"):
-            found[entry.maps[0].shape[1]] = entry
-    return [found[size] for size in sorted(found, reverse=True)]
+            stages[entry.maps[0].shape[1]] = entry
+    return [stages[size] for size in sorted(stages, reverse=True)]

@@ -82,6 +82,8 @@ def _reason(error: BaseException) -> str:
     return printable(" ".join(str(error).split()))[:300] + missing
 
 
+#: figures of classes by their names before schema 3
+_CLASSES = {"preferred_class": "favourite", "selectivity": "selectivity", "eta_squared": "explained"}
 _Ends = tuple[Signed, Signed, Signed, Signed]
 
 
@@ -92,17 +94,19 @@ class _OldProfile:
     examples: bool
     spread: bool
     classes: list[Literal["favourite", "selectivity", "explained"]]
+    copies: list[tuple[int, int, float]]
     lines: tuple[_Ends, _Ends] | None
 
     def update(self, profile: dict[str, Any], number: int) -> None:
         """Make a profile of schema 3 of it."""
-        arrays = {name: f"{number}.top.{name}" for name in ("image", "value", "position", "at")}
+        arrays = {name: f"{number}.top.{name}" for name in ("image", "value", "position")}
+        arrays["origin"] = f"{number}.top.at"
         profile["examples"] = arrays if self.examples else None
         arrays = {"bins": f"{number}.spread.bins", "counts": f"{number}.spread"}
-        profile["spread"] = arrays if self.spread else None
-        profile["silent"] = f"{number}.silent"
-        for name in ("favourite", "selectivity", "explained"):
-            profile[name] = f"{number}.{name}" if name in self.classes else None
+        profile["histograms"] = arrays if self.spread else None
+        profile |= {"inactive": f"{number}.silent", "redundant_channels": profile["copies"]}
+        for name, old in _CLASSES.items():
+            profile[name] = f"{number}.{old}" if old in self.classes else None
         ends = ("low", "high", "step", "whole")
         profile["lines"] = self.lines and [dict(zip(ends, line, strict=True)) for line in self.lines]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["counted", "encodable", "finite", "json_text", "nearest", "number", "printable", "shape", "some", "spaced"]
 
-#: of a name that is compared and told
+#: of a name that is compared and shown
 _MOST_LETTERS = 200
 
 
@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     """The names in `known` that look most like `word`, as the end of an error line ("" if there are none)."""
     # They come from files: of any length, with any character.
-    names = list(dict.fromkeys(printable(one[:_MOST_LETTERS]) for one in known))
+    names = list(dict.fromkeys(printable(name[:_MOST_LETTERS]) for name in known))
     close = difflib.get_close_matches(word[:_MOST_LETTERS], names, n=n, cutoff=0.3)
     return f"; nearest: {', '.join(close)}" if close else ""
 
@@ -64,9 +64,9 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): finite(one) for key, one in value.items()}
+        return {str(key): finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
+        return [finite(part) for part in value]
     return value
 
 

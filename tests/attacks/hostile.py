@@ -31,7 +31,7 @@ def attacked(record: Record) -> Record:
         return Site(f"{ATTACK}.{site.path}", site.call, site.layout)
 
     made = dataclasses.replace(record, entries={})
-    for entry in record:
+    for entry in record.values():
         made.add(dataclasses.replace(entry, site=named(entry.site), type=text(), dtype=text(), note=text()))
     made.subject, made.subject_b = text(), text() if record.subject_b else ""
     made.pictures = [dataclasses.replace(one, name=text()) for one in record.pictures]

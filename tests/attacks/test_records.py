@@ -65,7 +65,7 @@ LIES = {
     "edges of another type": (1, "entries.0.histogram.edges", np.ones(11, np.float32)),
     "a gray picture": (0, "pictures.0.pixels", np.zeros((9, 11, 1), np.uint8)),
     "statistics in a cube": (0, "entries.0.columns.floats", np.zeros((4, 6, 1))),
-    "fewer silent channels": (3, "entries.0.profile.silent", np.zeros(2, np.int64)),
+    "fewer inactive channels": (3, "entries.0.profile.inactive", np.zeros(2, np.int64)),
     "similarity of whole numbers": (3, "similarity.value", np.zeros((2, 2), np.int32)),
 }
 
@@ -271,7 +271,7 @@ def test_it_is_refused_as_a_file_that_is_no_file(tmp_path):
 def test_layers_with_and_without_figures_are_one_table(tmp_path):
     """The first row named the columns; a layer of whole numbers first, and no table could be written."""
     record = load(crafting.write(tmp_path / "a.layerscope", *crafting.truth(3)))
-    first = next(iter(record))
+    first = next(iter(record.values()))
     first.columns = first.whole = first.profile = None
     rows = documents.tables(record)["layers"].splitlines()
     assert len({row.count(",") for row in rows}) == 1 and len(rows) == 3 and "effective_rank" in rows[0]
@@ -291,6 +291,6 @@ def test_the_worst_mosaic_is_still_a_picture():
     maps = Maps(np.zeros(1, np.float32), np.ones(1, np.float32), (1, 1, 3000), np.zeros((1, 1, 3000), np.uint8))
     record = Record("features", "x" * 20_000, pictures=[Picture("n" * 20_000, np.zeros((1, 1, 3), np.uint8))])
     record.add(Entry(Site("p" * 20_000, 0, "NCHW"), "t" * 20_000, (1, 1, 1, 3000), "float32", maps=[maps]))
-    assert png.feature_mosaic(record, next(iter(record)))[:4] == b"\x89PNG"
+    assert png.feature_mosaic(record, next(iter(record.values())))[:4] == b"\x89PNG"
     assert tensorboard.maps(record)
     assert html.document(record)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from layerscope.maps import Maps
-from layerscope.profiles import Examples, Line, Profile, Shown, Similarity, Spread
+from layerscope.profiles import ChannelHistograms, Examples, Line, Profile, Shown, Similarity
 from layerscope.record import Entry, Record
 from layerscope.sites import Site
 from layerscope.stats import Columns
@@ -36,9 +36,11 @@ def profile():
     counts[0] = [1, 2, 0, 70]
     counts[2] = [0, 80, 0, 0]
     return Profile(
-        images=5, silent=np.array([1, 5, 0]), examples=examples(), spread=Spread(2048 + 8 * 127 + np.arange(4), counts),
-        favourite=np.array([0, -1, 1], np.int32), selectivity=np.array([0.5, np.nan, np.nan], np.float32),
-        explained=np.array([0.8, np.nan, 0.25], np.float32), copies=[(0, 2, 0.995)], rank=1.75, grid=(8, 8),
+        images=5, inactive=np.array([1, 5, 0]), examples=examples(),
+        histograms=ChannelHistograms(2048 + 8 * 127 + np.arange(4), counts),
+        preferred_class=np.array([0, -1, 1], np.int32), selectivity=np.array([0.5, np.nan, np.nan], np.float32),
+        eta_squared=np.array([0.8, np.nan, 0.25], np.float32),
+        redundant_channels=[(0, 2, 0.995)], rank=1.75, grid=(8, 8),
         lines=(Line(-3, 4, 2, 16), Line(-1, 2, 2, 16)),
     )  # fmt: skip
 

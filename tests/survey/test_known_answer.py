@@ -31,5 +31,5 @@ def test_the_dead_channels_of_mobilenets_stem_are_found_and_no_others(tmp_path):
     relu = record["features.0.2"]
     assert record.provenance["images"] == 12
     assert relu.dead == DEAD
-    assert [channel for channel, silent in enumerate(relu.profile.silent) if silent == 12] == DEAD
+    assert [channel for channel, silent in enumerate(relu.profile.inactive) if silent == 12] == DEAD
     assert not (relu.profile.examples.image[DEAD] >= 0).any()

@@ -27,12 +27,12 @@ def test_selectivity_is_that_of_morcos():
     for channel in range(7):
         best = means[:, channel].argmax()
         rest = np.delete(means[:, channel], best).mean()
-        assert found.favourite[channel] == best
+        assert found.preferred_class[channel] == best
         assert found.selectivity[channel] == pytest.approx(
             (means[best, channel] - rest) / (means[best, channel] + rest)
         )
-    assert found.favourite[3] == 2
-    assert found.explained[3] == max(found.explained)
+    assert found.preferred_class[3] == 2
+    assert found.eta_squared[3] == max(found.eta_squared)
 
 
 def test_explained_is_the_share_of_the_variance_between_classes():
@@ -42,7 +42,7 @@ def test_explained_is_the_share_of_the_variance_between_classes():
         column = values[:, channel].astype(float)
         within = sum(((column[labels == k] - column[labels == k].mean()) ** 2).sum() for k in range(3))
         whole = ((column - column.mean()) ** 2).sum()
-        assert found.explained[channel] == pytest.approx(1 - within / whole, rel=1e-5)
+        assert found.eta_squared[channel] == pytest.approx(1 - within / whole, rel=1e-5)
 
 
 def test_selectivity_is_not_defined_where_a_class_mean_is_negative():
@@ -56,7 +56,7 @@ def test_selectivity_is_not_defined_where_a_class_mean_is_negative():
 def test_a_class_without_images_has_no_say():
     values, labels = pooled(), np.where(np.arange(60) % 2, 0, 4)
     found = classes(*by_class(values, labels, 5))
-    assert set(found.favourite.tolist()) <= {0, 4}
+    assert set(found.preferred_class.tolist()) <= {0, 4}
     whole = classes(*by_class(values, labels // 4, 2))
     np.testing.assert_array_equal(found.selectivity, whole.selectivity)
 
@@ -64,7 +64,7 @@ def test_a_class_without_images_has_no_say():
 def test_one_class_tells_nothing():
     values = pooled()
     found = classes(*by_class(values, np.zeros(60, int), 3))
-    assert (found.favourite == -1).all()
+    assert (found.preferred_class == -1).all()
     assert np.isnan(found.selectivity).all()
 
 

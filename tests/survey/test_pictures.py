@@ -36,7 +36,7 @@ def test_a_broken_picture_is_named():
 
 def test_the_crop_is_that_of_the_page():
     profile = making.profile()
-    profile.examples.at[0, 0], profile.examples.position[0, 0] = (2, 3), (4, 5)
+    profile.examples.origin[0, 0], profile.examples.position[0, 0] = (2, 3), (4, 5)
     crop = crop_of(profile, 0, 0, (4, 4), (16, 16))
     assert crop.shown == ((3, 12), (5, 14))
     assert crop.field == ((5, 12), (9, 12))

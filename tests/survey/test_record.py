@@ -30,13 +30,13 @@ def test_a_survey_survives(tmp_path):
 @pytest.mark.parametrize(
     "name, change",
     [
-        ("entries.0.profile.silent", lambda array: array[:2]),
-        ("entries.0.profile.silent", lambda array: array.astype(np.float64)),
+        ("entries.0.profile.inactive", lambda array: array[:2]),
+        ("entries.0.profile.inactive", lambda array: array.astype(np.float64)),
         ("entries.0.profile.examples.image", lambda array: array[:, :1]),
         ("entries.0.profile.examples.value", lambda array: array.ravel()),
-        ("entries.0.profile.spread.counts", lambda array: array[:1]),
-        ("entries.0.profile.spread.bins", lambda array: array[::-1]),
-        ("entries.0.profile.explained", lambda array: array[:1]),
+        ("entries.0.profile.histograms.counts", lambda array: array[:1]),
+        ("entries.0.profile.histograms.bins", lambda array: array[::-1]),
+        ("entries.0.profile.eta_squared", lambda array: array[:1]),
         ("similarity.value", lambda array: array[:1]),
     ],
 )
@@ -55,7 +55,7 @@ def test_channels_of_copies_have_to_be_there(tmp_path):
     path = making.record().save(tmp_path / "a.layerscope")
     with safe_open(path, framework="numpy") as file:
         body = json.loads(file.metadata()["layerscope"])
-    body["entries"][0]["profile"]["copies"] = [[0, 9, 1.0]]
+    body["entries"][0]["profile"]["redundant_channels"] = [[0, 9, 1.0]]
     save_file(load_file(path), path, metadata={"layerscope": json.dumps(body)})
     with pytest.raises(RecordError, match="not there"):
         layerscope.load(path)
@@ -97,7 +97,7 @@ def test_json_names_images_and_classes():
 def test_there_are_no_quantiles_without_a_histogram():
     entry = making.record()["conv"]
     assert len(quantiles_of(entry)) == 3
-    assert quantiles_of(replace(entry, profile=replace(entry.profile, spread=None))) == []
+    assert quantiles_of(replace(entry, profile=replace(entry.profile, histograms=None))) == []
 
 
 def test_tables_have_examples_and_histograms():
@@ -132,6 +132,9 @@ def test_the_viewers_block_holds_every_array():
         found[name] = np.frombuffer(data, f"<{kind}", count, at).reshape(sizes)
         at += 4 * count
     assert at == len(data)
+    of_classes, of_examples = ["favourite", "selectivity", "explained"], ["image", "value", "position", "at"]
+    assert list(found) == ["silent", *of_classes, *of_examples, "spread", "bins"]
+    assert found["favourite"].tolist() == [0, -1, 1] and found["explained"][0] == np.float32(0.8)
     assert found["silent"].tolist() == [1, 5, 0] and found["image"].tolist() == [[3, 1], [-1, -1], [0, 3]]
     assert head["lines"][0] == [-3, 4, 2, 16]
     assert found["bins"].tolist() == [2048 + 8 * 127 + at for at in range(4)]

@@ -66,11 +66,11 @@ def test_it_finds_what_the_channels_are_for(photos):
     assert [one["name"] for one in record.provenance["broken"]] == ["red/broken.png"]
     assert "broken.png" in record.notes[0]
     relu = record["relu"]
-    assert relu.dead == [1] and relu.profile.silent.tolist() == [0, 80, 0, 0, 0]
+    assert relu.dead == [1] and relu.profile.inactive.tolist() == [0, 80, 0, 0, 0]
     conv = record["conv"].profile
-    assert [(a, b) for a, b, _ in conv.copies] == [(2, 3)]
-    assert conv.favourite[[0, 4]].tolist() == [1, 0]
-    assert conv.explained[0] > 0.5 > conv.explained[2]
+    assert [(a, b) for a, b, _ in conv.redundant_channels] == [(2, 3)]
+    assert conv.preferred_class[[0, 4]].tolist() == [1, 0]
+    assert conv.eta_squared[0] > 0.5 > conv.eta_squared[2]
     assert conv.lines[0].ends(2) == (4, 7)
     best = {one.number: one for one in record.shown}
     assert {best[number].label for number in conv.examples.image[0]} == {"red"}
@@ -196,4 +196,4 @@ def test_a_survey_for_tensorboard_has_its_examples(photos, tmp_path):
     tensorboard.export(record, tmp_path / "log")
     events = accumulator.EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0})
     events.Reload()
-    assert events.Tags()["images"] == [f"examples/{entry.key}" for entry in record]
+    assert events.Tags()["images"] == [f"examples/{entry.key}" for entry in record.values()]

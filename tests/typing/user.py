@@ -31,8 +31,11 @@ def look(model: nn.Module, photo: Path) -> Record:
         assert_type(entry.columns.std, NDArray[np.float64])
     for maps in entry.maps:
         assert_type(maps.values(), NDArray[np.float32])
-    for other in record:
+    for name, other in record.items():
+        assert_type(name, str)
         assert_type(other, Entry)
+    assert_type(record.get("layer1"), Entry | None)
+    assert_type(dict(record), dict[str, Entry])
     assert_type(record.predictions, list[list[Prediction]])
     assert_type(record.only("Conv2d"), Record)
     assert_type(len(record), int)
@@ -53,7 +56,7 @@ def keep(record: Record) -> Record:
 def healthy(checkpoint: str) -> bool:
     record = layerscope.weights(checkpoint, match="*.weight", bins=20, maps=False)
     assert_type(record.findings, list[Finding])
-    histograms = [entry.histogram for entry in record]
+    histograms = [entry.histogram for entry in record.values()]
     assert_type(histograms, list[Histogram | None])
     return not record.findings
 

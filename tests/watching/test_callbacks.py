@@ -45,7 +45,7 @@ def test_the_table_of_a_record(net, quiet, tmp_path):
         learn(net, optimizer)
     record = open_run(tmp_path / "run").record(1)
     columns = table(record)
-    assert columns["tensor"] == [entry.key for entry in record if entry.total is not None]
+    assert columns["tensor"] == [entry.key for entry in record.values() if entry.total is not None]
     assert {len(column) for column in columns.values()} == {len(columns["tensor"])}
     at = columns["tensor"].index("conv.weight")
     assert columns["max"][at] == pytest.approx(net.conv.weight.max().item())

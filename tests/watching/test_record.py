@@ -92,7 +92,7 @@ def test_only_the_layers_that_are_asked_for(net, quiet, tmp_path):
     with quiet(net, layers="conv", probe=torch.randn(1, 3, 10, 10)):
         learn(net, optimizer)
     record = open_run(tmp_path / "run").record(1)
-    assert [entry.key for entry in record if entry.columns is not None] == ["conv", "conv/batch"]
+    assert [entry.key for entry in record.values() if entry.columns is not None] == ["conv", "conv/batch"]
 
 
 def test_what_is_not_wanted_is_not_there(net, quiet, tmp_path):
@@ -100,17 +100,17 @@ def test_what_is_not_wanted_is_not_there(net, quiet, tmp_path):
     with quiet(net, activations=False, gradients=False, updates=False):
         learn(net, optimizer)
     names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
-    assert [entry.key for entry in open_run(tmp_path / "run").record(1)] == names
+    assert [entry.key for entry in open_run(tmp_path / "run").record(1).values()] == names
 
 
 def test_the_probes_maps_stay_within_their_budget(net):
     record = layerscope.features(net, torch.randn(4, 3, 40, 40))
-    whole = sum(maps.codes.size for entry in record for maps in entry.maps)
+    whole = sum(maps.codes.size for entry in record.values() for maps in entry.maps)
     for budget in (whole, whole // 3, whole // 50, 10, 0):
-        entries = fitted(list(record), budget)
+        entries = fitted(list(record.values()), budget)
         assert sum(maps.codes.size for entry in entries for maps in entry.maps) <= budget
-        assert [entry.key for entry in entries] == [entry.key for entry in record]
-    (small,) = (entry for entry in fitted(list(record), whole // 3) if entry.key == "conv")
+        assert [entry.key for entry in entries] == [entry.key for entry in record.values()]
+    (small,) = (entry for entry in fitted(list(record.values()), whole // 3) if entry.key == "conv")
     maps, full = small.maps[0], record["conv"].maps[0]
     assert maps.reduced > 1
     assert maps.values().mean() == pytest.approx(full.values().mean(), abs=float((full.hi - full.lo).max()) / 100)

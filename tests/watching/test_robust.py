@@ -212,7 +212,7 @@ def test_a_run_that_is_killed_opens_every_time(tmp_path):
         for step in run.steps:
             record = run.record(step)
             assert len(record) > 10
-            for entry in record:
+            for entry in record.values():
                 for maps in entry.maps:
                     assert maps.codes.shape == maps.shape
         if run.steps:  # the index may be a line behind the newest record, and never in front of it

@@ -127,7 +127,7 @@ def deliver(
     if save:
         record.save(save)
         say(f"record: {save}")
-    record = record if shown is None else shown  # one without entries is false
+    record = shown or record
     if out:
         from layerscope.text import counted
         from layerscope.views import pictures

@@ -49,9 +49,9 @@ STATISTICS: list[Statistic] = [
 
 def shown(brief: bool = False) -> list[Statistic]:
     """The statistics that a view shows, in order; `brief`: those that stand in tables for people."""
-    return [one for one in STATISTICS if one.brief or not brief]
+    return [statistic for statistic in STATISTICS if statistic.brief or not brief]
 
 
 def figures(columns: Columns, brief: bool = False) -> dict[str, list[float] | list[int]]:
     """Every figure by its name, as lists of Python's own numbers, one element a channel."""
-    return {one.name: np.ravel(one.of(columns)).tolist() for one in shown(brief)}
+    return {statistic.name: np.ravel(statistic.of(columns)).tolist() for statistic in shown(brief)}

@@ -39,7 +39,7 @@ def record_of(result: Partial, sample: Tensor, progress: Progress, pictures: int
     lines = _lines(network, sample)
     for layer in state:
         record.add(layer.compute(state.counts, lines))
-    profiles = [entry.profile for entry in record.entries.values() if entry.profile]
+    profiles = [entry.profile for entry in record.values() if entry.profile]
     numbers = wanted(profile.examples for profile in profiles if profile.examples)
     record.shown = _thumbnails(numbers, job, progress, pictures)
     record.similarity = state.similarity.compute() if state.similarity else None

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.looks import Arithmetic, Evidence, Field, Look
+from layerscope.looks import Arithmetic, Evidence, Field, UnitReport
 from layerscope.modules import Table
 from layerscope.networks.devices import Device
 from layerscope.networks.feeding import batch_of
@@ -39,8 +39,8 @@ __all__ = [
     "Arithmetic",
     "Evidence",
     "Field",
-    "Look",
     "UnitInspector",
+    "UnitReport",
     "arithmetic",
     "effective_receptive_field",
     "evidence",
@@ -61,7 +61,7 @@ def unit(
     *,
     gradient: bool = True,
     device: Device = None,
-) -> Look:
+) -> UnitReport:
     """All about one unit on one image: its map, its receptive fields, its arithmetic.
 
     `model`: a module, a Network or what the command line takes. `image`: a path, or a preprocessed tensor, batch
@@ -94,7 +94,7 @@ class UnitInspector:
 
     def inspect(
         self, layer: str, channel: int, position: Sequence[int] | None = None, *, gradient: bool = True
-    ) -> Look:
+    ) -> UnitReport:
         """All about one unit, without the notes of the network; see `unit`."""
         model = self.network.model
         layer = Table(model).resolve(layer)[1].key
@@ -118,7 +118,7 @@ class UnitInspector:
             return effective_receptive_field(model, layer, channel, where, self.x)
 
         value = replace(call, result=float(values[where]))
-        return Look(
+        return UnitReport(
             network=self.network.subject,
             layer=layer,
             type=type(call.module).__name__,

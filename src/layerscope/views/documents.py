@@ -58,7 +58,7 @@ def _weights(record: Record) -> Row:
     return {
         "format": record.provenance.get("format"),
         "architecture": record.provenance.get("architecture"),
-        "tensors": [_tensor(entry) for entry in record.entries.values()],
+        "tensors": [_tensor(entry) for entry in record.values()],
         "findings": [vars(finding) for finding in record.findings],
         "foreign": record.foreign,
     }
@@ -69,7 +69,7 @@ def _features(record: Record) -> Row:
         "images": [picture.name for picture in record.pictures],
         "preprocessing": record.provenance.get("preprocessing"),
         "predictions": _predictions(record),
-        "layers": [_layer(entry) for entry in record.entries.values()],
+        "layers": [_layer(entry) for entry in record.values()],
         "never": record.never,
     }
 
@@ -94,7 +94,7 @@ def _survey(record: Record) -> Row:
         "classes": record.classes,
         "similarity": similarity,
         "preprocessing": known.get("preprocessing"),
-        "layers": [_surveyed(record, entry) for entry in record.entries.values()],
+        "layers": [_surveyed(record, entry) for entry in record.values()],
         "never": record.never,
     }
 
@@ -156,13 +156,13 @@ def _surveyed(record: Record, entry: Entry) -> Row:
     for index, channel in enumerate(row["channels"]):
         channel |= _meaning(profile, index, record.classes)
         channel["top"] = list(_top(profile.examples, index, names)) if profile.examples else []
-    copies = [{"a": a, "b": b, "correlation": r} for a, b, r in profile.copies]
+    copies = [{"a": a, "b": b, "correlation": r} for a, b, r in profile.redundant_channels]
     return row | {"effective_rank": profile.rank, "copies": copies}
 
 
 def quantiles_of(entry: Entry) -> list[dict[str, float]]:
     """`q01` to `q99` of each channel of a layer that has histograms; else nothing."""
-    spread, columns = entry.profile and entry.profile.spread, entry.columns
+    spread, columns = entry.profile and entry.profile.histograms, entry.columns
     if not spread or columns is None:
         return []
     values = spread.quantiles(list(QUANTILES.values()), columns.count, columns.min, columns.max)  # (n, C)
@@ -171,14 +171,14 @@ def quantiles_of(entry: Entry) -> list[dict[str, float]]:
 
 def _meaning(profile: Profile, index: int, classes: Sequence[str]) -> Row:
     """What a channel follows over the data set."""
-    row: Row = {"silent": int(profile.silent[index])}
-    if profile.favourite is None or profile.selectivity is None or profile.explained is None:
+    row: Row = {"silent": int(profile.inactive[index])}
+    if profile.preferred_class is None or profile.selectivity is None or profile.eta_squared is None:
         return row
-    best = int(profile.favourite[index])
+    best = int(profile.preferred_class[index])
     return row | {
         "class": classes[best] if 0 <= best < len(classes) else None,
         "selectivity": float(profile.selectivity[index]),
-        "explained": float(profile.explained[index]),
+        "explained": float(profile.eta_squared[index]),
     }
 
 
@@ -210,7 +210,7 @@ def tables(record: Record) -> dict[str, str]:
 
 def _layer_tables(record: Record, data: Row) -> dict[str, str]:
     layers, channels = [], []
-    for layer, entry in zip(data["layers"], record.entries.values(), strict=True):
+    for layer, entry in zip(data["layers"], record.values(), strict=True):
         head = {name: layer[name] for name in ("path", "call", "type")}
         row = head | {"shape": layer["shape"], "channels": len(layer["channels"]), "dead": len(layer["dead"])}
         row |= _total(entry)
@@ -238,10 +238,10 @@ def _flat(example: Row) -> Row:
 
 def _bins(record: Record) -> Iterator[Row]:
     """The bins of all histograms that hold something, in the order of the values."""
-    for entry in record.entries.values():
-        if entry.profile and entry.profile.spread:
-            counts = entry.profile.spread.counts
-            low, high = edges_of(entry.profile.spread.bins)
+    for entry in record.values():
+        if entry.profile and entry.profile.histograms:
+            counts = entry.profile.histograms.counts
+            low, high = edges_of(entry.profile.histograms.bins)
             for index, at in zip(*np.nonzero(counts), strict=True):
                 head = {"layer": entry.key, "channel": int(index), "from": low[at], "to": high[at]}
                 yield head | {"count": int(counts[index, at])}

@@ -48,7 +48,7 @@ def examples_sheet(record: Record, entry: Entry, channels: int | None) -> bytes:
     profile = entry.profile
     assert profile is not None and profile.examples is not None
     places = profile.examples.image.shape[1]
-    rows = list(range(len(profile.silent)))[: channels or None]
+    rows = list(range(len(profile.inactive)))[: channels or None]
     shown = {image.number: image for image in record.shown}
 
     @lru_cache(_KEPT)
@@ -83,14 +83,14 @@ def _said(page: Sheet, record: Record, entry: Entry, profile: Profile, channel: 
         lines[0] += "   dead"
     elif profile.examples is not None and profile.examples.image[channel, 0] >= 0:
         lines.append(f"up to {number(float(profile.examples.value[channel, 0]))}")
-    if 0 < profile.silent[channel] < profile.images:
-        share = profile.silent[channel] / max(profile.images, 1)
+    if 0 < profile.inactive[channel] < profile.images:
+        share = profile.inactive[channel] / max(profile.images, 1)
         lines.append(f"silent on {f'{share:.0%}' if share >= 0.005 else 'under 1%'} of the images")
-    if profile.favourite is not None and profile.explained is not None:
-        best = int(profile.favourite[channel])
-        if 0 <= best < len(record.classes) and profile.explained[channel] > 0:
-            lines.append(f"follows {record.classes[best]}: {profile.explained[channel]:.0%}")
-    twins = [a + b - channel for a, b, _ in profile.copies if channel in (a, b)]
+    if profile.preferred_class is not None and profile.eta_squared is not None:
+        best = int(profile.preferred_class[channel])
+        if 0 <= best < len(record.classes) and profile.eta_squared[channel] > 0:
+            lines.append(f"follows {record.classes[best]}: {profile.eta_squared[channel]:.0%}")
+    twins = [a + b - channel for a, b, _ in profile.redundant_channels if channel in (a, b)]
     if twins:
         lines.append(f"same as {', '.join(map(str, twins[:4]))}")
     for at, line in enumerate(lines[:5]):

@@ -41,7 +41,7 @@ def side_by_side(record: Record) -> bytes:
 
 def overview(record: Record, image: int = 0) -> bytes:
     """One image through a network as a PNG: the photo, its classes, and eight channels of every stage."""
-    stages = last_of_size(entry for entry in record.entries.values() if image < len(entry.maps))[:6]
+    stages = last_of_size(entry for entry in record.values() if image < len(entry.maps))[:6]
     left, width = 264, 264 + 8 * 115 + _MARGIN
     rows = [_tiles(entry, image, 8, 112)[:, : width - left] for entry in stages]
     heights = [row.shape[0] + 40 for row in rows]

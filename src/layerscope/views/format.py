@@ -49,7 +49,7 @@ def index(record: Record, live: Mapping[str, bool] | None = None, left_out: Coll
 
     `left_out`: keys of layers whose maps are not to be had. Raises RecordError for a record that contradicts itself.
     """
-    kind, entries = KINDS[record.kind], record.entries.values()
+    kind, entries = KINDS[record.kind], record.values()
     try:
         return {
             "schema": SCHEMA,
@@ -237,18 +237,18 @@ def profile_block(profile: Profile) -> bytes:
 
     Counts above 2**32 - 1 are cut off there; histograms are given to float32.
     """
-    arrays: list[tuple[str, str, NDArray[Any] | None]] = [("silent", "u4", profile.silent)]
-    arrays += [("favourite", "i4", profile.favourite), ("selectivity", "f4", profile.selectivity)]
-    arrays += [("explained", "f4", profile.explained)]
+    arrays: list[tuple[str, str, NDArray[Any] | None]] = [("silent", "u4", profile.inactive)]
+    arrays += [("favourite", "i4", profile.preferred_class), ("selectivity", "f4", profile.selectivity)]
+    arrays += [("explained", "f4", profile.eta_squared)]
     if of := profile.examples:
         arrays += [("image", "i4", of.image), ("value", "f4", of.value)]
-        arrays += [("position", "i4", of.position), ("at", "i4", of.at)]
-    if profile.spread:
-        arrays += [("spread", "f4", profile.spread.counts), ("bins", "i4", profile.spread.bins)]
+        arrays += [("position", "i4", of.position), ("at", "i4", of.origin)]
+    if profile.histograms:
+        arrays += [("spread", "f4", profile.histograms.counts), ("bins", "i4", profile.histograms.bins)]
     present = [(name, kind, array) for name, kind, array in arrays if array is not None]
     head = {
         "images": profile.images,
-        "copies": [list(pair) for pair in profile.copies],
+        "copies": [list(pair) for pair in profile.redundant_channels],
         "rank": profile.rank,
         "grid": list(profile.grid),
         "lines": [[line.low, line.high, line.step, line.whole] for line in profile.lines] if profile.lines else None,
@@ -271,7 +271,7 @@ def thumbnail(image: Shown) -> bytes:
 
 def block_of(record: Record, number: int, image: int) -> bytes:
     """The block of a layer by its number. Raises NoMatch where the record has no such layer or image."""
-    entries = list(record.entries.values())
+    entries = list(record.values())
     entry = _at(entries, number, "layer")
     _at(range(max([1, len(record.pictures), *(len(entry.maps) for entry in entries)])), image, "image")
     return block(entry, image)
@@ -279,7 +279,7 @@ def block_of(record: Record, number: int, image: int) -> bytes:
 
 def profile_of(record: Record, number: int) -> bytes:
     """What a survey knows of a layer by its number. Raises NoMatch where it knows nothing."""
-    profile = _at(list(record.entries.values()), number, "layer").profile
+    profile = _at(list(record.values()), number, "layer").profile
     if profile is None:
         raise NoMatch(f"nothing more is known of layer {number} in this record")
     return profile_block(profile)

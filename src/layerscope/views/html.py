@@ -64,11 +64,11 @@ def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, Fit
     Statistics are always inside. The page itself, the index and the pictures are counted too.
     """
     urls = _picture_urls(record)
-    index = _with_urls(_index(record, Fit(list(record.entries.values()))), urls)
+    index = _with_urls(_index(record, Fit(list(record.values()))), urls)
     room = budget_bytes - len(_page(subjects(record), {"layerscope-index": index}, {}).encode("utf-8", "replace"))
     extras = {
         f"profile-{number}": zipped(viewer.profile_block(entry.profile))
-        for number, entry in enumerate(record.entries.values())
+        for number, entry in enumerate(record.values())
         if entry.profile
     }
     extras |= _thumbnails(record, (room - sum(map(len, extras.values()))) * _THUMBNAILS)
@@ -80,7 +80,7 @@ def document(record: Record, budget_bytes: int = BUDGET_BYTES) -> tuple[str, Fit
 def _thumbnails(record: Record, room: float) -> Texts:
     """Images of the data set as far as there is room: first those that are some channel's best."""
     texts: Texts = {}
-    lists = [entry.profile.examples for entry in record.entries.values() if entry.profile and entry.profile.examples]
+    lists = [entry.profile.examples for entry in record.values() if entry.profile and entry.profile.examples]
     images = {image.number: image for image in record.shown if image.data.size}
     for number in wanted(lists):
         if number in images:
@@ -220,7 +220,7 @@ class _Step:
 
     def __init__(self, record: Record, number: int, room: int) -> None:
         self.number = number
-        bare = _index(record, Fit(list(record.entries.values())))
+        bare = _index(record, Fit(list(record.values())))
         self.fit = fitted(record, room - _size({"": _packed(bare)}), statistics=False)
         self.index = _index(record, self.fit, step=number)
         self.blocks = _blocks(self.fit, f"{number}/")

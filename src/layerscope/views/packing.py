@@ -62,7 +62,7 @@ def fitted(record: Record, room: int, statistics: bool = True) -> Fit:
     Statistics are kept, even where they alone need more; unless `statistics`, layers without maps have no block. Raises
     RecordError for a record that contradicts itself.
     """
-    fit = Fit(list(record.entries.values()))
+    fit = Fit(list(record.values()))
     groups = _groups(record, fit.entries, statistics)
     total = sum(group.size for group in groups)
     if total > room:  # then layers are named in notes

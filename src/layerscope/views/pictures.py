@@ -69,7 +69,7 @@ def _compare(record: Record, *_: Any) -> Drawings:
 
 
 def _weights(record: Record, *_: Any) -> Drawings:
-    for entry in record.entries.values():
+    for entry in record.values():
         if entry.histogram:
             yield entry.key, "histogram", partial(png.histogram_sheet, entry)
         if entry.maps:
@@ -77,14 +77,14 @@ def _weights(record: Record, *_: Any) -> Drawings:
 
 
 def _survey(record: Record, channels: int | None, *_: Any) -> Drawings:
-    for entry in record.entries.values():
+    for entry in record.values():
         if entry.profile and entry.profile.examples:
             draw = partial(examples.examples_sheet, record, entry, channels)
             yield entry.key.replace(":", "-"), "examples", draw
 
 
 def _features(record: Record, channels: int | None, cmap: str, mode: Range, overview: bool) -> Drawings:
-    entries = record.entries.values()
+    entries = record.values()
     for image in range(max((len(entry.maps) for entry in entries), default=0)):
         network = png.span_of(record, image) if mode == "network" else None
         many = len(record.pictures) > 1 and image < len(record.pictures)

@@ -177,7 +177,7 @@ def short(subject: str) -> str:
 
 def span_of(record: Record, image: int = 0) -> tuple[float, float]:
     """Least and greatest value of all layers."""
-    spans = np.array([entry.maps[image].span() for entry in record.entries.values() if image < len(entry.maps)])
+    spans = np.array([entry.maps[image].span() for entry in record.values() if image < len(entry.maps)])
     if not np.isfinite(spans).any():
         return 0.0, 0.0
     return float(np.nanmin(spans[:, 0])), float(np.nanmax(spans[:, 1]))

@@ -49,7 +49,7 @@ def rows(record: Record, statistics: Sequence[Statistic]) -> list[Row]:
     if KINDS[record.kind].compares:
         return [pair_row(pair) for pair in record.pairs]
     row = _tensor if entry_word(record) == "tensor" else _layer
-    return [row(entry, statistics) for entry in record.entries.values()]
+    return [row(entry, statistics) for entry in record.values()]
 
 
 def _tensor(entry: Entry, statistics: Sequence[Statistic]) -> Row:
@@ -66,8 +66,10 @@ def _layer(entry: Entry, statistics: Sequence[Statistic]) -> Row:
     row["dead"] = dead_share(entry)
     if profile := entry.profile:
         images, ranked = profile.images, profile.rank is not None
-        row["silent"] = str(int(((profile.silent >= 0.9 * images) & (profile.silent < images)).sum()))
-        row["copies"] = str(len({channel for pair in profile.copies for channel in pair[:2]})) if ranked else ""
+        row["silent"] = str(int(((profile.inactive >= 0.9 * images) & (profile.inactive < images)).sum()))
+        row["copies"] = (
+            str(len({channel for pair in profile.redundant_channels for channel in pair[:2]})) if ranked else ""
+        )
         row["rank"] = f"{profile.rank:.1f}" if ranked else ""
     return row
 

@@ -98,14 +98,14 @@ def _markdown(table: list[dict[str, str]]) -> str:
 def maps(record: Record) -> Iterator[bytes]:
     """A mosaic of all channels of every layer: `maps/LAYER`, and of several images `maps of IMAGE/LAYER`."""
     names = names_of(record)
-    for entry in record.entries.values():
+    for entry in record.values():
         for image in range(len(entry.maps)):
             group = f"maps of {names[image]}" if len(names) > 1 else "maps"
             yield eventfile.image(f"{group}/{entry.key}", feature_mosaic(record, entry, image, channels=None))
 
 
 def _weights(record: Record) -> Iterator[bytes]:
-    for entry in record.entries.values():
+    for entry in record.values():
         if distribution := histogram(f"weights/{entry.key}", entry):
             yield distribution
         if entry.maps:
@@ -116,7 +116,7 @@ def _examples(record: Record) -> Iterator[bytes]:
     """The best examples: the maps of a survey are what surrounds them."""
     from layerscope.views.examples import examples_sheet
 
-    for entry in record.entries.values():
+    for entry in record.values():
         if entry.profile and entry.profile.examples:
             yield eventfile.image(f"examples/{entry.key}", examples_sheet(record, entry, _CHANNELS))
 
@@ -127,7 +127,7 @@ _PICTURES = {"features": maps, "weights": _weights, "compare": maps, "survey": _
 def names_of(record: Record) -> list[str]:
     """One name an image, each a name of its own: images of two folders may be called the same."""
     names = [picture.name for picture in record.pictures]
-    count = max([len(entry.maps) for entry in record.entries.values()] + [len(names)])
+    count = max([len(entry.maps) for entry in record.values()] + [len(names)])
     names += [str(image) for image in range(len(names), count)]
     before = [names[:image].count(name) for image, name in enumerate(names)]
     return [f"{name} ({times + 1})" if times else name for name, times in zip(names, before, strict=True)]

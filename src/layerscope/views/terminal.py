@@ -125,11 +125,11 @@ def _cell(column: str, text: str) -> Text:
 
 def _rows(out: Console, record: Record) -> list[dict[str, str]]:
     """With the brief statistics, and where there is room with all that say something of this record."""
-    return rows(record, statistics_of(list(record.entries.values()), brief=out.width < _WIDE))
+    return rows(record, statistics_of(list(record.values()), brief=out.width < _WIDE))
 
 
 def _weights(out: Console, record: Record) -> None:
-    entries = list(record.entries.values())
+    entries = list(record.values())
     sparks = [{"distribution": _spark(entry.histogram)} for entry in entries]
     table = [row | spark for row, spark in zip(_rows(out, record), sparks, strict=True)]
     _print_rows(out, table, () if out.width >= _WIDE else ("dtype", "distribution"))
@@ -187,7 +187,7 @@ def _never(out: Console, layers: Sequence[str]) -> None:
 
 
 def _outputs(record: Record) -> str:
-    channels = sum(channels_of(entry) for entry in record.entries.values())
+    channels = sum(channels_of(entry) for entry in record.values())
     return f"{counted(len(record.entries), 'layer output')}, {counted(channels, 'channel')}"
 
 
@@ -205,10 +205,10 @@ def _survey(out: Console, record: Record) -> None:
 def _favourites(out: Console, record: Record, most: int = 5) -> None:
     """The channels whose mean a class explains best, of all layers but the last, which is the classes."""
     followed = [
-        (float(profile.explained[index]), entry.key, int(index), int(profile.favourite[index]))
-        for entry in list(record.entries.values())[:-1]
-        if (profile := entry.profile) and profile.explained is not None and profile.favourite is not None
-        for index in np.argsort(-np.nan_to_num(profile.explained, nan=-1))[:most]
+        (float(profile.eta_squared[index]), entry.key, int(index), int(profile.preferred_class[index]))
+        for entry in list(record.values())[:-1]
+        if (profile := entry.profile) and profile.eta_squared is not None and profile.preferred_class is not None
+        for index in np.argsort(-np.nan_to_num(profile.eta_squared, nan=-1))[:most]
     ]
     for share, key, index, favourite in sorted(followed, reverse=True)[:most]:
         if share > 0 and 0 <= favourite < len(record.classes):

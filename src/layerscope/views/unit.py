@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from layerscope.looks import Arithmetic, Evidence, Field, Look, written
+from layerscope.looks import Arithmetic, Evidence, Field, UnitReport, written
 from layerscope.text import number
 from layerscope.views.png import short
 from layerscope.views.sheet import RGB, Ink, Sheet, colored, fit, framed, measure, plane
@@ -19,7 +19,7 @@ _MARGIN, _GAP, _PANEL, _COLUMNS, _CELL = 24, 24, 264, 8, 108
 _WIDTH = 2 * _MARGIN + 4 * _PANEL + 3 * _GAP
 
 
-def unit_page(look: Look) -> bytes:
+def unit_page(look: UnitReport) -> bytes:
     """One unit as a PNG: where it looks, what it saw, and the sum that gave its value."""
     arithmetic = look.arithmetic
     height = 476 + (_sum_height(arithmetic) if arithmetic else 44)
@@ -48,7 +48,7 @@ def _column(page: Sheet, column: int, title: str, pixels: RGB, caption: str, *en
     page.text(x, below + (32 if ends else 0), caption, 13, Ink.MUTED, room=_PANEL)
 
 
-def _places(page: Sheet, look: Look) -> None:
+def _places(page: Sheet, look: UnitReport) -> None:
     """The four pictures: photo with the field, the field itself, what moves the unit, its map."""
     photo, mask = look.picture.pixels, look.field.mask
     x0, y0, x1, y1 = _box(look.field)
@@ -79,7 +79,7 @@ def _box(field: Field) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def _map(page: Sheet, look: Look) -> None:
+def _map(page: Sheet, look: UnitReport) -> None:
     """The channel's map with the unit framed; a single value in large letters."""
     if look.map.size == 1:
         x = _MARGIN + 3 * (_PANEL + _GAP)

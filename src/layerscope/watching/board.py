@@ -64,7 +64,7 @@ class Board:
         self._number(record)
         values: list[bytes | None] = []
         if due(number, HISTOGRAMS):
-            for entry in record:
+            for entry in record.values():
                 if entry.type == "gradient":
                     values.append(histogram(self._tag(f"gradients/{entry.key.removesuffix('/grad')}"), entry))
                 elif entry.columns is None and entry.type != "update":
@@ -74,7 +74,7 @@ class Board:
         self._write(step, [one for one in values if one is not None])
 
     def _mosaics(self, record: Record) -> list[bytes]:
-        pictured = [entry for entry in record if entry.maps and entry.maps[0].shape[1] > 1]
+        pictured = [entry for entry in record.values() if entry.maps and entry.maps[0].shape[1] > 1]
         kernels = [entry for entry in pictured if entry.type.startswith("Conv")] or pictured
         # Evenly over the depth, where there are too many.
         step = -(-len(kernels) // MOSAICS) or 1
@@ -92,7 +92,7 @@ class Board:
             return
         layers: list[str] = []
         tensors: list[str] = []
-        for entry in record:
+        for entry in record.values():
             plain = entry.key.removesuffix("/grad").removesuffix("/update").replace("/batch", "")
             (tensors if entry.columns is None else layers).append(plain)
         for names in (dict.fromkeys(layers), dict.fromkeys(tensors)):

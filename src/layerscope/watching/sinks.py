@@ -21,7 +21,7 @@ Sink = Callable[[int, Mapping[str, float], Sequence[Event], Record | None], None
 def table(record: Record) -> dict[str, list[Any]]:
     """Statistics of every tensor and layer as columns of equal length."""
     columns: dict[str, list[Any]] = {}
-    for entry in record.entries.values():
+    for entry in record.values():
         if entry.total is not None:
             for name, values in {"tensor": [entry.key], **figures(entry.total)}.items():
                 columns.setdefault(name, []).append(values[0])
@@ -35,7 +35,7 @@ def wandb_sink(run: Any = None) -> Sink:
     def sink(step: int, scalars: Mapping[str, float], events: Sequence[Event], record: Record | None) -> None:
         body: dict[str, Any] = {**scalars}
         if record is not None:
-            for entry in record.entries.values():
+            for entry in record.values():
                 if entry.histogram:
                     pair = entry.histogram.counts.tolist(), entry.histogram.edges.tolist()
                     body[f"histograms/{entry.key}"] = wandb.Histogram(np_histogram=pair)

@@ -110,7 +110,7 @@ class watch:
         return self._seen == self.count
 
     def look(self) -> None:
-        """Look at the next step, whichever it is."""
+        """UnitReport at the next step, whichever it is."""
         self._wanted = True
         if not self._looking:
             self._arm()

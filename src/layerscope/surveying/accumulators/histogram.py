@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.profiles import Spread
+from layerscope.profiles import ChannelHistograms
 from layerscope.stats import survey_calls
 from layerscope.stats.signatures import BINS, FIRST_BIN
 from layerscope.surveying.accumulators.part import Array, Output, Part, Scratch
@@ -128,6 +128,6 @@ class BitHistogram(Part):
         size = np.where(at < _SIDE, _SIDE - at, at - _SIDE + 1) + FIRST_BIN
         return np.where(at < _SIDE, 2047 - size, 2048 + size)
 
-    def compute(self) -> Spread:
+    def compute(self) -> ChannelHistograms:
         """The histograms of all channels."""
-        return Spread(self.numbers, self.bins.astype(np.int64))
+        return ChannelHistograms(self.numbers, self.bins.astype(np.int64))

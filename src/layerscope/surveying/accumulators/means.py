@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 from layerscope.surveying.accumulators.part import Array, Get, Part
 
 __all__ = [
-    "ALIKE", "ChannelMeans", "Followed", "Scale", "calibrate", "classes", "copies", "effective_rank",
-    "product", "rounded",
+    "ALIKE",
+    "ChannelMeans",
+    "Followed",
+    "Scale",
+    "calibrate",
+    "classes",
+    "effective_rank",
+    "product",
+    "redundant_channels",
+    "rounded",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -74,11 +82,11 @@ def _narrow(sums: Ints) -> NDArray[np.int32] | Ints:
 
 
 class Followed(NamedTuple):
-    """How channels follow classes: favourite int32 (C,), selectivity and explained float32 (C,)."""
+    """How channels follow classes: preferred_class int32 (C,), selectivity and eta_squared float32 (C,)."""
 
-    favourite: NDArray[np.int32]
+    preferred_class: NDArray[np.int32]
     selectivity: NDArray[np.float32]
-    explained: NDArray[np.float32]
+    eta_squared: NDArray[np.float32]
 
 
 class ChannelMeans(Part):
@@ -167,12 +175,12 @@ class ChannelMeans(Part):
         return whole + counts[:, None] * self.scale[1].astype(np.int64)
 
     def compute(self, counts: Ints) -> dict[str, Any]:
-        """Fields of a profile: copies and rank where channels are compared, what they follow where every image has a
+        """Fields of a profile: redundant channels and rank where channels are compared, what they follow where every image has a
         label. counts (K,): images of each class."""
         fields: dict[str, Any] = {}
         if self.gram is not None:
             sums = self.gram, self.sums[0], self.images
-            fields |= {"copies": copies(*sums), "rank": effective_rank(*sums, self.scale[0])}
+            fields |= {"redundant_channels": redundant_channels(*sums), "rank": effective_rank(*sums, self.scale[0])}
         if len(counts) and self.images == counts.sum():
             fields |= classes(self.by_class(counts), self.from_zero()[1], counts)._asdict()
         return fields
@@ -202,9 +210,9 @@ def classes(sums: Ints, squares: Ints, counts: Ints) -> Followed:
     """How each channel's pooled mean differs between classes.
 
     sums (K, C) over the images of each class, squares (C,) over all images, counts (K,) images.
-    favourite: the class with the highest mean. selectivity: (m - r) / (m + r) with m the mean of that class and r the
+    preferred_class: the class with the highest mean. selectivity: (m - r) / (m + r) with m the mean of that class and r the
     mean of the other classes' means (A. Morcos et al., "On the importance of single directions for generalization",
-    ICLR 2018); NaN where a class mean is negative, for which it is not defined, or all are 0. explained: the share of
+    ICLR 2018); NaN where a class mean is negative, for which it is not defined, or all are 0. eta_squared: the share of
     the variance over images that lies between the classes (the correlation ratio, eta squared; R. A. Fisher 1925).
     With fewer than two classes that have images: -1 and NaN.
     """
@@ -236,7 +244,7 @@ def _covariance(gram: Ints, sums: Ints, images: int) -> Floats:
     return gram.astype(np.float64) - np.outer(total, total) / max(images, 1)
 
 
-def copies(gram: Ints, sums: Ints, images: int, most: int = 1000) -> list[tuple[int, int, float]]:
+def redundant_channels(gram: Ints, sums: Ints, images: int, most: int = 1000) -> list[tuple[int, int, float]]:
     """Pairs of channels (a < b) with a correlation above `ALIKE` over the images, closest first, at most `most`.
 
     gram (C, C): sums of products of the pooled means; sums (C,). Channels that never vary are copies of none.
