@@ -1,4 +1,4 @@
-"""UnitReport inside vision networks in PyTorch: every feature map, every kernel, every number.
+"""Look inside vision networks in PyTorch: every feature map, every kernel, every number.
 
 import layerscope
 record = layerscope.features(model, "tulip.jpg", layers="layer1*")

@@ -68,7 +68,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="layerscope")
 def cli() -> None:
-    """UnitReport inside vision networks: every feature map, every kernel, every number."""
+    """Look inside vision networks: every feature map, every kernel, every number."""
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layerscope.surveying.accumulators.means import calibrate, classes, copies, effective_rank, rounded
+from layerscope.surveying.accumulators.means import calibrate, classes, effective_rank, redundant_channels, rounded
 from layerscope.surveying.accumulators.similarity import similarity
 
 
@@ -73,7 +73,7 @@ def test_copies_are_channels_of_one_signal():
     values[:, 5] = values[:, 1] * 2 + 17
     values[:, 6] = 1000  # never varies
     values[:, 4] = 60000 - values[:, 0]  # the opposite is no copy
-    found = copies(values.T @ values, values.sum(0), 60)
+    found = redundant_channels(values.T @ values, values.sum(0), 60)
     assert [(a, b) for a, b, _ in found] == [(1, 5)]
     assert found[0][2] == pytest.approx(1)
 

@@ -96,11 +96,11 @@ class Following:
         self._said = ""
 
     def start(self) -> None:
-        """UnitReport again and again, until `close`."""
+        """Look again and again, until `close`."""
         threading.Thread(target=self._follow, name="layerscope-run", daemon=True).start()
 
     def close(self) -> None:
-        """UnitReport no more."""
+        """Look no more."""
         self._stop.set()
 
     def look(self) -> None:

@@ -50,7 +50,7 @@ class CheckpointChecks:
         self._scales: dict[str, list[tuple[Entry, NDArray]]] = defaultdict(list)
 
     def add(self, entry: Entry, bits: NDArray) -> None:
-        """UnitReport at a tensor and its statistics. Only vectors, and one figure a channel, are kept until `finish`."""
+        """Look at a tensor and its statistics. Only vectors, and one figure a channel, are kept until `finish`."""
         name, last = entry.site.path, entry.site.path.rpartition(".")[2]
         if last in ("running_mean", "running_var", "num_batches_tracked"):
             self._norms[name[: -len(last) - 1]][last] = np.array(decode(bits, entry.dtype))

@@ -53,7 +53,7 @@ class Examples:
 
 
 def find_examples(folder: Path, seed: int, share: float, most: int | None, progress: Progress = quiet) -> Examples:
-    """UnitReport for classes in a folder, choose at most `most` images evenly over the classes, and hold out a
+    """Look for classes in a folder, choose at most `most` images evenly over the classes, and hold out a
     share of each.
 
     A folder with `train` and `val` folders is split already. The choice depends on the seed and the names of

@@ -110,7 +110,7 @@ class watch:
         return self._seen == self.count
 
     def look(self) -> None:
-        """UnitReport at the next step, whichever it is."""
+        """Look at the next step, whichever it is."""
         self._wanted = True
         if not self._looking:
             self._arm()

@@ -175,8 +175,8 @@ class ChannelMeans(Part):
         return whole + counts[:, None] * self.scale[1].astype(np.int64)
 
     def compute(self, counts: Ints) -> dict[str, Any]:
-        """Fields of a profile: redundant channels and rank where channels are compared, what they follow where every image has a
-        label. counts (K,): images of each class."""
+        """Fields of a profile: redundant channels and rank where channels are compared, what they follow where every
+        image has a label. counts (K,): images of each class."""
         fields: dict[str, Any] = {}
         if self.gram is not None:
             sums = self.gram, self.sums[0], self.images
@@ -210,8 +210,8 @@ def classes(sums: Ints, squares: Ints, counts: Ints) -> Followed:
     """How each channel's pooled mean differs between classes.
 
     sums (K, C) over the images of each class, squares (C,) over all images, counts (K,) images.
-    preferred_class: the class with the highest mean. selectivity: (m - r) / (m + r) with m the mean of that class and r the
-    mean of the other classes' means (A. Morcos et al., "On the importance of single directions for generalization",
+    preferred_class: the one with the highest mean. selectivity: (m - r) / (m + r) with m its mean and r the mean of
+    the other classes' means (A. Morcos et al., "On the importance of single directions for generalization",
     ICLR 2018); NaN where a class mean is negative, for which it is not defined, or all are 0. eta_squared: the share of
     the variance over images that lies between the classes (the correlation ratio, eta squared; R. A. Fisher 1925).
     With fewer than two classes that have images: -1 and NaN.
