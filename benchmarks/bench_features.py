@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerscope.hooks import calls_in_full_pass, looking, observing
-from layerscope.modules import Table
+from layerscope.activations.collector import Collector
+from layerscope.activations.hooks import calls_in_full_pass, looking, observing
+from layerscope.activations.modules import Table
 from layerscope.networks.build import build
-from layerscope.reduce import Collector
 
 FIRST = {"resnet34": ("layer1.",), "mobilenet_v2": tuple(f"features.{n}." for n in range(4))}
 

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 import layerscope
-from layerscope.maps import colormap, columns_for, mosaic
 from layerscope.networks.build import build
 from layerscope.networks.open import network_of
-from layerscope.record import Entry, Record
+from layerscope.records.maps import colormap, columns_for, mosaic
+from layerscope.records.record import Entry, Record
 from layerscope.views import png
 from layerscope.views.sheet import encode
 

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from layerscope.hooks import looking
+from layerscope.activations.hooks import looking
 from layerscope.networks.build import build
 from layerscope.networks.open import Network
 from layerscope.surveying.accumulators.network import NetworkAccumulator

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from layerscope.maps import colormap, columns_for, mosaic
-from layerscope.record import Entry, Picture, Record
+from layerscope.records.maps import colormap, columns_for, mosaic
+from layerscope.records.record import Entry, Picture, Record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.web.chromium import browser_of

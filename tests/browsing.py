@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.record import Picture, Record
+from layerscope.records.record import Picture, Record
 from layerscope.server import Viewer
 from tests.test_wire import entry
 

@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerscope
+from layerscope.activations.collector import Collector
+from layerscope.activations.hooks import calls_in_full_pass, observing
+from layerscope.activations.modules import Table
 from layerscope.errors import NetworkError, NoMatch
-from layerscope.hooks import calls_in_full_pass, observing
 from layerscope.inspection import structure
-from layerscope.modules import Table
 from layerscope.networks.feeding import run as forward
 from layerscope.networks.open import open_network
-from layerscope.reduce import Collector
 from tests.units.zoo import ZOO, Net, conv
 
 PAIR = namedtuple("PAIR", "first second")

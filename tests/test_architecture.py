@@ -17,13 +17,12 @@ SOURCE = ROOT / "src" / "layerscope"
 
 #: a file imports only from lower levels, and from its own package
 LEVELS = {
-    "_version": 0, "errors": 0, "kinds": 0, "files": 1, "dtypes": 0, "text": 0, "progress": 0,
-    "sites": 1, "maps": 1, "stats": 1, "arrays": 1.2, "schema": 1.4, "profiles": 1.6,
-    "record": 2, "recordfile": 3, "images": 2, "looks": 3, "layouts": 2,
-    "modules": 2, "planes": 2,
-    "tensors": 3, "hooks": 3, "reduce": 3, "checkpoints": 3,
-    "networks": 4, "views": 4, "ops": 4,
-    "inspection": 5, "capturing": 5,
+    "_version": 0, "errors": 0, "dtypes": 0, "text": 0, "progress": 0,
+    "files": 1, "stats": 1,
+    "records": 2, "images": 2,
+    "activations": 3, "tensors": 3, "checkpoints": 3,
+    "networks": 4, "views": 4,
+    "inspection": 5,
     "comparison": 6, "units": 6, "watching": 6,
     "training": 7, "server": 7, "surveying": 7,
     "__init__": 8,
@@ -32,11 +31,11 @@ LEVELS = {
     "__main__": 11,
 }  # fmt: skip
 #: never import torch, not even indirectly
-WITHOUT_TORCH = ["errors", "dtypes", "text", "sites", "maps", "stats", "record", "recordfile", "images", "tensors",
-                 "checkpoints", "inspection", "comparison", "views.png", "views.figure", "views.terminal",
-                 "views.documents", "views.unit", "views.format", "views.html", "views.notebook", "looks",
-                 "watching", "watching.run",
-                 "networks.identify", "networks.feeding", "server", "cli", "commands.demo"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "dtypes", "text", "progress", "files", "stats", "records.record", "records.file",
+                 "records.units", "records.kinds", "images.files", "tensors", "checkpoints", "inspection", "comparison",
+                 "views.png", "views.figure", "views.terminal", "views.documents", "views.unit", "views.format",
+                 "views.html", "views.notebook", "watching", "watching.run", "networks.identify", "networks.feeding",
+                 "server", "cli", "commands.demo"]  # fmt: skip
 
 
 def room(path: Path) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerscope
-from layerscope.capturing import Captured
+from layerscope.activations.capturing import Captured
 from layerscope.errors import ForwardError, NoMatch, UsageError
 from tests.units.zoo import Net, conv
 

@@ -14,7 +14,7 @@ from PIL import Image
 import layerscope
 from layerscope.comparison import difference, stages_of
 from layerscope.errors import UsageError
-from layerscope.record import Pair, by_change
+from layerscope.records.record import Pair, by_change
 from layerscope.views import figure, terminal
 
 

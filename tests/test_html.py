@@ -18,9 +18,9 @@ import pytest
 
 import layerscope
 from layerscope.errors import LayerscopeError, OutputError
-from layerscope.maps import Maps, shrunk
-from layerscope.record import Entry, Finding, Picture, Prediction, Record
-from layerscope.sites import Site
+from layerscope.records.maps import Maps, shrunk
+from layerscope.records.record import Entry, Finding, Picture, Prediction, Record
+from layerscope.records.sites import Site
 from layerscope.views import bundle, html, notebook
 from layerscope.views import format as viewer_format
 from layerscope.views.packing import fitted

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from layerscope.errors import ImageError
-from layerscope.images import find_images, open_image, read_idx, scan
+from layerscope.images.files import find_images, open_image, read_idx, scan
 from layerscope.surveying.sources import open_source
 from layerscope.training.data import find_examples
 from tests.conftest import picture

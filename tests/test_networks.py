@@ -15,12 +15,12 @@ from torchvision import models, transforms
 
 import layerscope
 from layerscope.errors import NetworkError, UsageError
+from layerscope.images.preprocessing import CLIPS, HALF, IMAGENET, Preprocessing
 from layerscope.networks.alexnet import AlexNet
 from layerscope.networks.build import build, preprocessing_for, unbuilt
 from layerscope.networks.feeding import batch_of, run, zeros
 from layerscope.networks.identify import identify, signatures
 from layerscope.networks.open import open_network, transfer
-from layerscope.networks.preprocessing import CLIPS, HALF, IMAGENET, Preprocessing
 from layerscope.networks.signatures import shapes_of
 from tests.conftest import picture
 

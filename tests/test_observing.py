@@ -12,9 +12,9 @@ from torch import nn
 
 import layerscope
 from layerscope import units
+from layerscope.activations.hooks import looking, observing
+from layerscope.activations.modules import Table, copied, select
 from layerscope.errors import NoMatch, UsageError
-from layerscope.hooks import looking, observing
-from layerscope.modules import Table, copied, select
 from tests.conftest import picture
 from tests.units.zoo import Net, conv
 

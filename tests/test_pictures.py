@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import layerscope
-from layerscope.maps import Maps, colormap, columns_for, levels, mosaic
-from layerscope.record import Entry, Picture, Record
-from layerscope.sites import Site
+from layerscope.records.maps import Maps, colormap, columns_for, levels, mosaic
+from layerscope.records.record import Entry, Picture, Record
+from layerscope.records.sites import Site
 from layerscope.stats import Columns
 from layerscope.tensors import kernel_maps
 from layerscope.views import png

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import layerscope
 from layerscope.errors import NoEntry, OutputError, RecordError
-from layerscope.record import Record
+from layerscope.records.record import Record
 
 
 def plain(value):
@@ -26,7 +26,7 @@ def plain(value):
         return [plain(one) for one in value]
     if isinstance(value, dict):
         return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, layerscope.record.Maps):
+    if isinstance(value, layerscope.records.record.Maps):
         return plain([value.lo, value.hi, value.codes, value.reduced])
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -85,7 +85,7 @@ def test_a_record_is_a_mapping(saved):
 
 
 def test_a_key_that_is_not_there_is_looked_for_without_its_neighbours(saved, monkeypatch):
-    monkeypatch.setattr("layerscope.record.nearest", lambda *_: pytest.fail("compared with every name"))
+    monkeypatch.setattr("layerscope.records.record.nearest", lambda *_: pytest.fail("compared with every name"))
     assert "block.rely" not in saved[0]
 
 

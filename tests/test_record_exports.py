@@ -12,8 +12,8 @@ from PIL import Image
 
 import layerscope
 from layerscope.errors import OutputError, UsageError
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.views import documents
 from tests.survey import making
 

@@ -9,12 +9,12 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from layerscope.arrays import Arrays
 from layerscope.errors import RecordError
-from layerscope.profiles import Crop, Examples, Line, Profile, crop_of, edges_of, wanted
-from layerscope.record import Entry, Record
-from layerscope.recordfile import load
-from layerscope.sites import Site
+from layerscope.records.arrays import Arrays
+from layerscope.records.file import load
+from layerscope.records.profiles import Crop, Examples, Line, Profile, crop_of, edges_of, wanted
+from layerscope.records.record import Entry, Record
+from layerscope.records.sites import Site
 from tests.survey.making import record
 
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from layerscope.arrays import Arrays, Packed
 from layerscope.errors import RecordError
-from layerscope.maps import Maps
-from layerscope.profiles import ChannelHistograms, Examples, Line, Profile, Shown, Similarity
-from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
-from layerscope.recordfile import load
-from layerscope.schema import MOST, OPTIONAL, Signed, facts, of
-from layerscope.sites import Site
+from layerscope.records.arrays import Arrays, Packed
+from layerscope.records.file import load
+from layerscope.records.maps import Maps
+from layerscope.records.profiles import ChannelHistograms, Examples, Line, Profile, Shown, Similarity
+from layerscope.records.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
+from layerscope.records.schema import MOST, OPTIONAL, Signed, facts, of
+from layerscope.records.sites import Site
 from layerscope.stats import Columns
 from tests.test_record import plain
 

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from layerscope.errors import ImageError, RecordError, UsageError
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.server import Viewer, is_record
 from layerscope.server import app as application
 from layerscope.server.run import Patience

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from layerscope.errors import RecordError, UsageError
-from layerscope.record import Entry, Histogram, Picture, Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Entry, Histogram, Picture, Record
+from layerscope.records.sites import Site
 from layerscope.server import Viewer, runs
-from layerscope.sites import Site
 from layerscope.stats import distribution
 from layerscope.text import json_text
 from layerscope.views import format as viewer_format

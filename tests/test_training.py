@@ -15,9 +15,9 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from layerscope import errors
+from layerscope.images.preprocessing import HALF
 from layerscope.inspection import features
 from layerscope.networks.open import open_network
-from layerscope.networks.preprocessing import HALF
 from layerscope.training import Diverged, train
 from layerscope.training.data import ahead, batches, find_examples
 from layerscope.training.keep import Best

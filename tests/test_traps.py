@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerscope
-from layerscope.hooks import observing
+from layerscope.activations.hooks import observing
 from layerscope.networks.alexnet import AlexNet
 from layerscope.networks.build import build
 from tests.test_features import out_of_place, outputs

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscope.kinds import KINDS
-from layerscope.record import Record
+from layerscope.records.kinds import KINDS
+from layerscope.records.record import Record
 from layerscope.stats import table
 from layerscope.stats.table import STATISTICS, Statistic
 from layerscope.text import number

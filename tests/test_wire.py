@@ -18,9 +18,9 @@ from PIL import Image
 
 import layerscope
 from layerscope.errors import RecordError
-from layerscope.maps import Maps
-from layerscope.record import Entry, Histogram, Picture, Record
-from layerscope.sites import Site
+from layerscope.records.maps import Maps
+from layerscope.records.record import Entry, Histogram, Picture, Record
+from layerscope.records.sites import Site
 from layerscope.stats import Columns
 from layerscope.text import json_text
 from layerscope.views import format as viewer_format

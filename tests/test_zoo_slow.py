@@ -15,10 +15,10 @@ import torch
 import torchvision
 
 import layerscope
-from layerscope.modules import Table
+from layerscope.activations.modules import Table
+from layerscope.images.preprocessing import PIXELS
 from layerscope.networks.build import build, unbuilt
 from layerscope.networks.open import Network
-from layerscope.networks.preprocessing import PIXELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import layerscope
-from layerscope.modules import Table
-from layerscope.record import Entry
+from layerscope.activations.modules import Table
+from layerscope.records.record import Entry
 from verification.measuring import Comparison, version
 from verification.references import Outputs, plain, pure, tensors
 from verification.zoo import LARGEST, QUICK, Net, names, nets

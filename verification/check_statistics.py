@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layerscope import device, dtypes, weights
+from layerscope import dtypes, weights
+from layerscope.activations import collector
 from layerscope.commands import demo
 from layerscope.stats import Columns, activations, distribution
 from verification.measuring import Comparison, version
@@ -192,7 +193,7 @@ def _activations(quick: bool, figures: Figures, how: str) -> None:
     last = how == "last"
     given = np.ascontiguousarray(plane.swapaxes(1, 2)) if last else plane
     if how == "torch":
-        count, mean, m2, low, high, zeros, nan, inf = device.columns(torch.from_numpy(given)).numpy()
+        count, mean, m2, low, high, zeros, nan, inf = collector.columns_on_device(torch.from_numpy(given)).numpy()
         found = Columns(count.astype(int), mean, m2, low, high, zeros, nan, inf)
     else:
         found = activations(given, last)

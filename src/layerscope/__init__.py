@@ -16,7 +16,7 @@ from layerscope._version import __version__
 
 if TYPE_CHECKING:
     from layerscope import errors
-    from layerscope.capturing import capture
+    from layerscope.activations.capturing import capture
     from layerscope.checkpoints import open_checkpoint
     from layerscope.comparison import compare
     from layerscope.errors import (
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         UsageError,
     )  # fmt: skip
     from layerscope.inspection import features, layers, weights
-    from layerscope.record import Record
-    from layerscope.recordfile import load
+    from layerscope.records.file import load
+    from layerscope.records.record import Record
     from layerscope.server import view
     from layerscope.surveying import survey
     from layerscope.training import train
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from layerscope.watching import watch
 
 _WHERE = {
-    "capturing": ["capture"],
+    "activations.capturing": ["capture"],
     "checkpoints": ["open_checkpoint"],
     "comparison": ["compare"],
     "errors": [
@@ -52,8 +52,8 @@ _WHERE = {
         "NetworkError", "NoEntry", "NoMatch", "OutputError", "RecordError", "UsageError",
     ],
     "inspection": ["features", "layers", "weights"],
-    "record": ["Record"],
-    "recordfile": ["load"],
+    "records.record": ["Record"],
+    "records.file": ["load"],
     "server": ["view"],
     "surveying": ["survey"],
     "training": ["train"],

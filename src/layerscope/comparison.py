@@ -15,7 +15,7 @@ from layerscope.dtypes import decode
 from layerscope.errors import UsageError
 from layerscope.inspection import features, tensor_entry
 from layerscope.progress import Progress, quiet
-from layerscope.record import Entry, Pair, Record, last_of_size
+from layerscope.records.record import Entry, Pair, Record, last_of_size
 from layerscope.text import counted
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def compare_networks(
     `pairs` compare the layers of the same name value by value; `stages` put the last layer of each spatial size of A
     beside that of B, so that networks of other architectures can be looked at side by side.
     """
-    from layerscope.capturing import capture
-    from layerscope.hooks import looking
+    from layerscope.activations.capturing import capture
+    from layerscope.activations.hooks import looking
     from layerscope.networks.feeding import batch_of, run
     from layerscope.networks.open import opened
 
@@ -217,7 +217,7 @@ def compare_networks(
 def _values(tensor: Tensor) -> NDArray:
     import torch
 
-    from layerscope.planes import bits_of, real
+    from layerscope.activations.planes import bits_of, real
 
     whole = tensor.is_complex() and tensor.layout is torch.strided
     return bits_of(tensor) if whole else real(tensor).cpu().numpy()

@@ -17,9 +17,9 @@ from layerscope.errors import UsageError
 from layerscope.networks.feeding import BATCH_SIZE, batch_of, passes_of, run, zeros
 from layerscope.networks.identify import identify
 from layerscope.progress import Progress, quiet
-from layerscope.record import Entry, Histogram, Layer, Prediction, Record
-from layerscope.schema import MOST
-from layerscope.sites import Site, choose
+from layerscope.records.record import Entry, Histogram, Layer, Prediction, Record
+from layerscope.records.schema import MOST
+from layerscope.records.sites import Site, choose
 from layerscope.stats import distribution
 from layerscope.tensors import CheckpointChecks, first_kernel, kernel_maps, layout_of, role_of
 from layerscope.text import counted
@@ -27,7 +27,7 @@ from layerscope.text import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from layerscope.modules import Layers
+    from layerscope.activations.modules import Layers
     from layerscope.networks.devices import Device
     from layerscope.networks.open import Network
 
@@ -142,13 +142,13 @@ def features(
     """
     import torch
 
-    from layerscope.hooks import calls_in_full_pass, looking, observing
-    from layerscope.modules import absent, select
+    from layerscope.activations.collector import Collector
+    from layerscope.activations.functions import Functions
+    from layerscope.activations.hooks import calls_in_full_pass, looking, observing
+    from layerscope.activations.modules import absent, select
     from layerscope.networks.devices import described
     from layerscope.networks.foreign import home_of, said_of
     from layerscope.networks.open import opened
-    from layerscope.ops import Functions
-    from layerscope.reduce import Collector
 
     if batch_size < 1:
         raise UsageError(f"batch_size: {batch_size} is not a number of images; give 1 or more")
@@ -223,8 +223,8 @@ def layers(model: nn.Module | Network | str, *, image: Any = None, device: Devic
 
 def structure(network: Network, batch: Tensor) -> list[Layer]:
     """Every module in the order of registration, after one pass of `batch`. Raises ForwardError."""
-    from layerscope.hooks import looking, observing
-    from layerscope.modules import Table
+    from layerscope.activations.hooks import looking, observing
+    from layerscope.activations.modules import Table
 
     table = Table(network.model)
     shapes: dict[int, tuple[int, ...]] = {}

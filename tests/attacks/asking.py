@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from layerscope.recordfile import load
+from layerscope.records.file import load
 from layerscope.server.app import application
 from layerscope.server.guard import HEADERS, Guard
 from layerscope.server.live import Live

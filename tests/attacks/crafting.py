@@ -17,10 +17,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from layerscope.maps import Maps
-from layerscope.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
-from layerscope.recordfile import body_of
-from layerscope.sites import Site
+from layerscope.records.file import body_of
+from layerscope.records.maps import Maps
+from layerscope.records.record import Entry, Finding, Histogram, Pair, Picture, Prediction, Record
+from layerscope.records.sites import Site
 from tests.survey import making
 from tests.web.making import entry_of
 

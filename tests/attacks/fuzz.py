@@ -35,11 +35,11 @@ def records() -> Callable[[bytes], None]:
     """A first byte of 0: the rest is the file as it is. Any other: a script of lies on a true record."""
     import atheris
 
-    rooms = ["record", "schema", "arrays", "profiles", "views", "maps"]
+    rooms = ["records", "views"]
     with atheris.instrument_imports(include=[f"layerscope.{room}" for room in rooms]):
-        import layerscope.profiles
-        import layerscope.record
-        import layerscope.schema  # noqa: F401
+        import layerscope.records.profiles
+        import layerscope.records.record
+        import layerscope.records.schema  # noqa: F401
         from layerscope.views import documents, examples, figure, format, html, png  # noqa: F401
     from tests.attacks import crafting, looking
 
@@ -66,8 +66,8 @@ def images() -> Callable[[bytes], None]:
     """The first byte chooses: an image file, or an idx file."""
     import atheris
 
-    with atheris.instrument_imports(include=["layerscope.images", "PIL"]):
-        from layerscope.images import open_image, read_idx
+    with atheris.instrument_imports(include=["layerscope.images.files", "PIL"]):
+        from layerscope.images.files import open_image, read_idx
     from layerscope.errors import ImageError
 
     path = FOLDER / "x"

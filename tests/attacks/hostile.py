@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from itertools import count
 
-from layerscope.record import Finding, Layer, Record
-from layerscope.sites import Site
+from layerscope.records.record import Finding, Layer, Record
+from layerscope.records.sites import Site
 from tests.attacks import crafting
 from tests.survey import making
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from layerscope.errors import LayerscopeError
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.text import json_text
 from layerscope.views import documents, html, notebook, pictures, tensorboard, terminal
 from layerscope.views import format as viewer_format

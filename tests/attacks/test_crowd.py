@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.views import format as viewer_format
 from tests.web.making import entry_of
 

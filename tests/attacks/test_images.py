@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from layerscope.errors import ImageError
-from layerscope.images import open_image, read_idx
+from layerscope.images.files import open_image, read_idx
 from tests.attacks.measuring import peak
 from tests.attacks.pictures import samples
 
@@ -62,7 +62,7 @@ def test_what_gzip_cannot_unpack_is_one_line(tmp_path):
 
 
 def test_an_idx_file_that_is_a_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr("layerscope.images._SPARE_BYTES", 1 << 20)
+    monkeypatch.setattr("layerscope.images.files._SPARE_BYTES", 1 << 20)
     path = tmp_path / "x"
     path.write_bytes(gzip.compress(struct.pack(">HBBI", 0, 8, 1, 20_000_000) + bytes(20_000_000), mtime=0))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.stats.table import shown
 from layerscope.text import json_text
 from layerscope.views import documents, eventfile, html, notebook, pictures, tensorboard, terminal

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from layerscope.errors import LayerscopeError, RecordError
-from layerscope.maps import Maps
-from layerscope.record import Entry, Picture, Record
-from layerscope.recordfile import load
-from layerscope.sites import Site
+from layerscope.records.file import load
+from layerscope.records.maps import Maps
+from layerscope.records.record import Entry, Picture, Record
+from layerscope.records.sites import Site
 from layerscope.views import documents, examples, html, png, tensorboard
 from layerscope.views import format as viewer_format
 from tests.attacks import crafting, looking

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from layerscope.record import Record
+from layerscope.records.record import Record
 from tests.attacks import crafting
 
 #: every command that writes -> its arguments; {to} is where

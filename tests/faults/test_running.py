@@ -17,7 +17,7 @@ import torch
 from layerscope.checkpoints import open_checkpoint
 from layerscope.errors import CheckpointError
 from layerscope.inspection import weights
-from layerscope.recordfile import load
+from layerscope.records.file import load
 from tests.browsing import Tab, served
 from tests.faults.conftest import files_below
 

@@ -12,7 +12,7 @@ import pytest
 
 from layerscope.errors import OutputError
 from layerscope.files import save
-from layerscope.recordfile import load
+from layerscope.records.file import load
 from tests.faults.conftest import WRITERS, a_record, files_below
 
 SLOW = (

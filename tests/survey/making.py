@@ -7,10 +7,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from layerscope.maps import Maps
-from layerscope.profiles import ChannelHistograms, Examples, Line, Profile, Shown, Similarity
-from layerscope.record import Entry, Record
-from layerscope.sites import Site
+from layerscope.records.maps import Maps
+from layerscope.records.profiles import ChannelHistograms, Examples, Line, Profile, Shown, Similarity
+from layerscope.records.record import Entry, Record
+from layerscope.records.sites import Site
 from layerscope.stats import Columns
 
 CHANNELS, PLACES = 3, 2

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layerscope.errors import RecordError
-from layerscope.profiles import Spread, edges_of
+from layerscope.records.profiles import ChannelHistograms, edges_of
 from layerscope.stats import activations, quantize, survey_calls
 from layerscope.stats.signatures import BINS, BLOCK
 from layerscope.surveying.accumulators import exact
@@ -238,7 +238,7 @@ def abs_bin(low: float, high: float) -> int:
 def test_quantiles_are_within_their_bound(x, share):
     layer = layer_of(x)
     columns = layer.moments.compute()
-    spread = Spread(layer.histogram.numbers, layer.histogram.bins.astype(np.int64))
+    spread = ChannelHistograms(layer.histogram.numbers, layer.histogram.bins.astype(np.int64))
     (found,) = spread.quantiles([share], columns.count, columns.min, columns.max)
     for channel in range(x.shape[1]):
         values = np.sort(x[:, channel][np.isfinite(x[:, channel])]).astype(np.float64)

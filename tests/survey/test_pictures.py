@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from layerscope.errors import RecordError
-from layerscope.profiles import Shown, crop_of
+from layerscope.records.profiles import Shown, crop_of
 from layerscope.views import pictures
 from layerscope.views.examples import examples_sheet, opened
 from tests.survey import making

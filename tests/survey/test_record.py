@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import layerscope
 from layerscope.errors import RecordError
-from layerscope.profiles import Line, edges_of
+from layerscope.records.profiles import Line, edges_of
 from layerscope.views import documents, terminal
 from layerscope.views.documents import quantiles_of
 from layerscope.views.format import profile_block

@@ -13,8 +13,8 @@ from torch import nn
 import layerscope
 from layerscope.cli import cli
 from layerscope.errors import ImageError, NoMatch
+from layerscope.images.preprocessing import Preprocessing
 from layerscope.networks.open import Network
-from layerscope.networks.preprocessing import Preprocessing
 from layerscope.views import tensorboard
 from tests.test_record import plain
 
@@ -83,7 +83,7 @@ def test_statistics_are_those_of_all_images(photos):
     record = layerscope.survey(network, photos)
     seen = []
     for path in [*sorted((photos / "blue").glob("*.png")), *sorted((photos / "red").glob("[0-9]*.png"))]:
-        from layerscope.images import open_image
+        from layerscope.images.files import open_image
 
         with layerscope.capture(network.model, "conv") as found, torch.no_grad():
             network.model(network.preprocessing(open_image(path))[None])

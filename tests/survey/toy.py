@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from layerscope.hooks import looking
+from layerscope.activations.hooks import looking
+from layerscope.images.preprocessing import Preprocessing
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
-from layerscope.networks.preprocessing import Preprocessing
 from layerscope.surveying.running.job import Job
 from layerscope.surveying.running.partial import Partial
 from layerscope.surveying.running.worker import Worker

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import layerscope
 from layerscope import LayerscopeError, Record
-from layerscope.capturing import Captured
+from layerscope.activations.capturing import Captured
 from layerscope.checkpoints import open_checkpoint
-from layerscope.record import Entry, Finding, Histogram, Pair, Prediction
+from layerscope.records.record import Entry, Finding, Histogram, Pair, Prediction
 from layerscope.stats import Columns
 
 

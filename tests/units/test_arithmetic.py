@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from layerscope.activations.hooks import looking
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.hooks import looking
 from layerscope.units import arithmetic
 from layerscope.units.place import arguments, run_to_layer
 from tests.units.zoo import ZOO, Net, conv

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import alexnet, resnet18, shufflenet_v2_x0_5
 
-from layerscope.modules import Table
+from layerscope.activations.modules import Table
 from layerscope.units import receptive_field
 from layerscope.units.place import placing
 from layerscope.units.receptive import geometry

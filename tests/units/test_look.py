@@ -14,9 +14,9 @@ from torch import nn
 
 import layerscope
 from layerscope.errors import NoMatch, UsageError
-from layerscope.looks import Field
 from layerscope.networks.foreign import FRAMES
 from layerscope.networks.open import open_network
+from layerscope.records.units import Field
 from layerscope.server.live import _position
 from layerscope.units import UnitInspector, evidence, unit
 from layerscope.views.unit import evidence_page, unit_page

@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
+from layerscope.activations.hooks import looking
 from layerscope.errors import ForwardError, LayerscopeError, NoMatch, UsageError
-from layerscope.hooks import looking
 from layerscope.networks.alexnet import AlexNet
 from layerscope.units import effective_receptive_field, receptive_field
 from layerscope.units.place import arguments, run_to_layer

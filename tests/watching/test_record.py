@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import layerscope
-from layerscope.maps import NONFINITE, Maps
-from layerscope.record import Entry
-from layerscope.sites import Site
+from layerscope.records.maps import NONFINITE, Maps
+from layerscope.records.record import Entry
+from layerscope.records.sites import Site
 from layerscope.stats import distribution
 from layerscope.watching import open_run
 from layerscope.watching.outputs import fitted

@@ -19,7 +19,7 @@ from torch import nn
 import layerscope
 from layerscope import files
 from layerscope.errors import RecordError, UsageError
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.stats import activations
 from layerscope.watching import open_run
 from layerscope.watching.store import Store, name_of

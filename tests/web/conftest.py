@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layerscope.record import Pair, Picture, Prediction, Record
+from layerscope.records.record import Pair, Picture, Prediction, Record
 from tests.web.chromium import shared_browser
 from tests.web.making import entry_of
 from tests.web.serving import serving

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.maps import Maps
-from layerscope.record import Entry
-from layerscope.sites import Site
+from layerscope.records.maps import Maps
+from layerscope.records.record import Entry
+from layerscope.records.sites import Site
 from layerscope.stats import activations, quantize
 
 __all__ = ["entry_of"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.text import json_text
 from layerscope.views import format as viewer_format
 from layerscope.views.bundle import INDEX, TYPES, web_files

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.record import Picture, Record
+from layerscope.records.record import Picture, Record
 from layerscope.views.html import document, write
 from tests.web.making import entry_of
 from tests.web.test_page import PIXEL, TIP, drawn, parsed, pointed
@@ -261,7 +261,7 @@ def test_maps_that_were_reduced_say_so(open_page, record, arrays, tmp_path):
 NOTEBOOK = """
 import numpy as np
 import layerscope
-from layerscope.record import Record
+from layerscope.records.record import Record
 from tests.web.making import entry_of
 maps = np.random.default_rng(4).normal(size=(5, 9, 9)).astype(np.float32)
 record = Record("features", "a <network>")

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import layerscope
-from layerscope.maps import colormap
-from layerscope.record import Pair
+from layerscope.records.maps import colormap
+from layerscope.records.record import Pair
 from layerscope.stats import table
 from layerscope.text import json_text
 from layerscope.views import bundle

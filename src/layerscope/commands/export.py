@@ -33,7 +33,7 @@ def export(record: Path, html: Path | None, budget: float, csv: Path | None, ten
       layerscope export tulip.layerscope --tensorboard runs/tulip
     """
     from layerscope.files import save as write
-    from layerscope.recordfile import load
+    from layerscope.records.file import load
     from layerscope.views import documents
 
     if not html and not csv and not tensorboard:

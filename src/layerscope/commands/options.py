@@ -12,7 +12,7 @@ from layerscope.text import printable
 
 if TYPE_CHECKING:
     from layerscope.networks.open import Network
-    from layerscope.record import Record
+    from layerscope.records.record import Record
 
 __all__ = [
     "BATCH",

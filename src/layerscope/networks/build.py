@@ -11,8 +11,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from layerscope.errors import NetworkError, UsageError
+from layerscope.images.preprocessing import HALF, IMAGENET, PIXELS, Preprocessing
 from layerscope.networks.alexnet import AlexNet
-from layerscope.networks.preprocessing import HALF, IMAGENET, PIXELS, Preprocessing
 from layerscope.text import nearest
 
 __all__ = ["NETWORKS", "build", "head_of", "labels_for", "preprocessing_for", "split_name", "unbuilt"]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerscope.errors import ForwardError, ImageError, LayerscopeError, UsageError
-from layerscope.record import Picture
+from layerscope.errors import ImageError, UsageError
+from layerscope.records.record import Picture
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from layerscope.networks.open import Network
 
-__all__ = ["BATCH_SIZE", "batch_of", "call", "passes_of", "run", "zeros"]
+__all__ = ["BATCH_SIZE", "batch_of", "passes_of", "run", "zeros"]
 
 #: images a pass: enough for speed on a CPU, few enough for VGG's activations in the memory of a laptop
 BATCH_SIZE = 16
@@ -26,7 +26,7 @@ def batch_of(network: Network, images: Any) -> tuple[Tensor, list[Picture]]:
     """Preprocessed images (B, C, H, W) and the pictures that the network sees; a tensor is taken as it is."""
     import torch
 
-    from layerscope.images import find_images, open_image
+    from layerscope.images.files import find_images, open_image
     from layerscope.networks.foreign import home_of
 
     if isinstance(images, torch.Tensor):
@@ -92,33 +92,10 @@ def run(network: Network, given: Any) -> Any:
     """
     import torch
 
-    from layerscope.modules import copied
+    from layerscope.activations.hooks import call
+    from layerscope.activations.modules import copied
     from layerscope.networks.foreign import fed, home_of
 
     ours = copied(given, home_of(network.model)[0])
     ours = fed(ours, network.takes) if isinstance(ours, torch.Tensor) else ours
     return call(network.model, ours, network.name, given)
-
-
-def call(model: nn.Module, x: Any, name: str, given: Any = None) -> Any:
-    """What a network returns for a tuple of arguments, a dict of named ones, or anything else as the only one.
-
-    Raises ForwardError, which names the network as `name` and its input, or what was `given` for it.
-    """
-    try:
-        if isinstance(x, dict) and x:
-            return model(**x)
-        return model(*x) if isinstance(x, tuple) else model(x)
-    except LayerscopeError:  # of a hook of ours, which says what to do
-        raise
-    except Exception as error:  # a network may raise anything
-        raise _failed(name, x if given is None else given, error) from error
-
-
-def _failed(name: str, given: Any, error: Exception) -> ForwardError:
-    said = " ".join(str(error).split())[:300] or "no message"
-    shape = f"of shape {tuple(given.shape)}" if hasattr(given, "shape") else f"({type(given).__name__})"
-    return ForwardError(
-        f"{name}: forward raised {type(error).__name__} on an input {shape}: "
-        f"{said}; check the input size (--size) and the network"
-    )

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from layerscope.activations.hooks import unwrapped
 from layerscope.errors import NetworkError
-from layerscope.hooks import unwrapped
+from layerscope.images.preprocessing import CLIPS, IMAGENET, PIXELS, Preprocessing
 from layerscope.networks.exported import load_program
-from layerscope.networks.preprocessing import CLIPS, IMAGENET, PIXELS, Preprocessing
 from layerscope.networks.script import mirror
 
 __all__ = [

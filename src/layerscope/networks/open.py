@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerscope.activations.hooks import unwrapped
 from layerscope.checkpoints import Checkpoint, open_checkpoint
 from layerscope.dtypes import is_float
 from layerscope.errors import LayerscopeError, NetworkError, UsageError
-from layerscope.hooks import unwrapped
+from layerscope.images.preprocessing import IMAGENET, Preprocessing
 from layerscope.networks.build import build, head_of, labels_for, preprocessing_for, split_name, unbuilt
 from layerscope.networks.devices import Device, device_named, placed
 from layerscope.networks.foreign import Takes, open_program, plain, preprocessing_of, takes_of
 from layerscope.networks.identify import Identity, identify, signatures
-from layerscope.networks.preprocessing import IMAGENET, Preprocessing
 from layerscope.text import nearest
 
 __all__ = ["Network", "network_of", "open_network", "opened", "state_of", "transfer"]

@@ -23,8 +23,8 @@ from typing import Any
 
 from layerscope.errors import ImageError, UsageError
 from layerscope.networks.feeding import BATCH_SIZE
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.server.app import application
 from layerscope.server.guard import Guard
 from layerscope.server.live import Live, Opener, opened
@@ -169,7 +169,7 @@ def _found(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
             raise ImageError(f"{image}: no such image; check the path")
     if not images:
         return []
-    from layerscope.images import find_images
+    from layerscope.images.files import find_images
 
     return find_images(images)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerscope.errors import LayerscopeError, NoMatch, UsageError
 from layerscope.networks.feeding import BATCH_SIZE
-from layerscope.record import Entry, Record
+from layerscope.records.record import Entry, Record
 from layerscope.server.parts import Kept, State, attention_of, kernels_of, seen_from, tokens_of
 from layerscope.server.session import Session
 from layerscope.server.worker import Closing, Worker

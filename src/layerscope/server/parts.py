@@ -14,9 +14,9 @@ from layerscope.comparison import compare_tensors
 from layerscope.dtypes import STORAGE
 from layerscope.errors import UsageError
 from layerscope.inspection import tensor_entry
-from layerscope.maps import Maps
-from layerscope.record import Entry, Record
-from layerscope.sites import Site
+from layerscope.records.maps import Maps
+from layerscope.records.record import Entry, Record
+from layerscope.records.sites import Site
 from layerscope.stats import activations, quantize
 from layerscope.tensors import CheckpointChecks, first_kernel
 
@@ -59,7 +59,7 @@ class State:
     def __init__(self, network: Network) -> None:
         import torch
 
-        from layerscope.hooks import unwrapped
+        from layerscope.activations.hooks import unwrapped
 
         self._tensors: dict[str, Tensor] = {}
         self.specs: list[TensorSpec] = []
@@ -77,7 +77,7 @@ class State:
 
     def read(self, spec: TensorSpec) -> NDArray[Any]:
         """The bits of a tensor, shaped."""
-        from layerscope.planes import bits_of
+        from layerscope.activations.planes import bits_of
 
         return bits_of(self._tensors[spec.name])
 
@@ -141,11 +141,11 @@ def attention_of(network: Network, image: Any, entry: Entry) -> NDArray[np.float
     """The weights of an attention on one image, (heads, queries, keys)."""
     import torch
 
-    from layerscope.hooks import looking
-    from layerscope.modules import Table
+    from layerscope.activations.collector import Collector
+    from layerscope.activations.functions import Functions
+    from layerscope.activations.hooks import looking
+    from layerscope.activations.modules import Table
     from layerscope.networks.feeding import batch_of, run
-    from layerscope.ops import Functions
-    from layerscope.reduce import Collector
 
     seen: list[Tensor] = []
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from layerscope.checkpoints.sharded import find_index
 from layerscope.errors import NoMatch, RecordError, UsageError
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.server.session import Session
 from layerscope.text import json_text, nearest, printable
 from layerscope.views import format as viewer

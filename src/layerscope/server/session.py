@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from layerscope.record import Record
+from layerscope.records.record import Record
 
 __all__ = ["MOST_STREAMS", "Event", "Session", "State"]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from layerscope.modules import Layers, select
+from layerscope.activations.modules import Layers, select
 from layerscope.networks.devices import Device, described
 from layerscope.networks.feeding import BATCH_SIZE
 from layerscope.networks.foreign import home_of
 from layerscope.networks.open import Network, opened
 from layerscope.progress import Progress, quiet
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.stats import machine_code
 from layerscope.surveying.accumulators.update import Measures, calibration
 from layerscope.surveying.report import MOST, record_of

@@ -13,9 +13,9 @@ from torch import Tensor
 from layerscope._version import __version__
 from layerscope.errors import LayerscopeError
 from layerscope.networks.open import Network
-from layerscope.profiles import Shown, wanted
 from layerscope.progress import Progress
-from layerscope.record import Record
+from layerscope.records.profiles import Shown, wanted
+from layerscope.records.record import Record
 from layerscope.surveying.accumulators.layer import Lines
 from layerscope.surveying.running.job import Job
 from layerscope.surveying.running.partial import Partial

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from layerscope.errors import ImageError, UsageError
-from layerscope.images import (
+from layerscope.images.files import (
     find_idx,
     find_images,
     idx_pairs,
@@ -218,7 +218,7 @@ def _picture(value: Any) -> Image.Image:
 
 def _drawn(tensor: Any) -> Image.Image:
     """A preprocessed tensor (C, H, W) as a picture, its values stretched over 0 to 255."""
-    from layerscope.planes import pixels_of
+    from layerscope.activations.planes import pixels_of
 
     return Image.fromarray(pixels_of(tensor))
 

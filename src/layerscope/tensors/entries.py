@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.dtypes import decode
-from layerscope.maps import Maps
+from layerscope.records.maps import Maps
 from layerscope.stats import activations, quantize
 
 __all__ = ["MAX_TILES", "kernel_maps", "layout_of", "role_of"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.dtypes import decode, is_float
-from layerscope.record import Entry, Finding
+from layerscope.records.record import Entry, Finding
 from layerscope.text import number
 
 __all__ = ["ALIKE", "COLLAPSED", "EXPLODED", "KINDS", "CheckpointChecks", "duplicates"]

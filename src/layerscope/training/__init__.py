@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from layerscope.activations.hooks import looking
 from layerscope.errors import NetworkError, UsageError
-from layerscope.hooks import looking
-from layerscope.images import open_image
+from layerscope.images.files import open_image
+from layerscope.images.preprocessing import Preprocessing
 from layerscope.networks.build import build, head_of, preprocessing_for, split_name
 from layerscope.networks.devices import Device, described, device_named
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network, open_network, transfer
-from layerscope.networks.preprocessing import Preprocessing
 from layerscope.progress import Progress, quiet
 from layerscope.text import counted
 from layerscope.training.data import Examples, find_examples

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from layerscope.errors import ImageError
-from layerscope.images import find_idx, idx_pairs, is_split, open_image, scan
-from layerscope.networks.preprocessing import Preprocessing
+from layerscope.images.files import find_idx, idx_pairs, is_split, open_image, scan
+from layerscope.images.preprocessing import Preprocessing
 from layerscope.progress import Progress, quiet
 
 __all__ = ["Examples", "ahead", "batches", "find_examples"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from layerscope.networks.open import Network
-from layerscope.record import Picture
+from layerscope.records.record import Picture
 from layerscope.training.data import Examples
 from layerscope.training.loop import Epoch
 from layerscope.watching.outputs import Probe

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from layerscope.activations.hooks import looking, tensors_in
 from layerscope.errors import Diverged
-from layerscope.hooks import looking, tensors_in
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
 from layerscope.progress import Progress, quiet

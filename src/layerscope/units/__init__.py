@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from layerscope.activations.modules import Table
+from layerscope.activations.planes import pixels_of
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.looks import Arithmetic, Evidence, Field, UnitReport
-from layerscope.modules import Table
 from layerscope.networks.devices import Device
 from layerscope.networks.feeding import batch_of
 from layerscope.networks.foreign import fed, home_of
 from layerscope.networks.open import Network, open_network, opened
-from layerscope.planes import pixels_of
 from layerscope.progress import Progress, quiet
-from layerscope.record import Picture
+from layerscope.records.record import Picture
+from layerscope.records.units import Arithmetic, Evidence, Field, UnitReport
 from layerscope.units.arithmetic import arithmetic, explain
 from layerscope.units.attribution import class_of, deepest, grad_cam, occlusion
 from layerscope.units.place import LayerCall, run_to_layer

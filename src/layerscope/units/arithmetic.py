@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.errors import LayerscopeError
-from layerscope.looks import Arithmetic
+from layerscope.records.units import Arithmetic
 from layerscope.units.place import LayerCall, Place, arguments, run_to_layer
 
 __all__ = ["arithmetic", "explain"]

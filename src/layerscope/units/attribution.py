@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from layerscope.activations.hooks import call, looking
+from layerscope.activations.modules import Table, tensors_in
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.hooks import looking
-from layerscope.modules import Table, tensors_in
-from layerscope.networks.feeding import call
 from layerscope.progress import Progress, quiet
 from layerscope.text import nearest
 from layerscope.units.place import Place, placing, run_to_layer

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerscope.activations.hooks import OnInput, call, looking, observing
+from layerscope.activations.layouts import Layouts, Plan
+from layerscope.activations.modules import Table, copied, tensors_in
 from layerscope.errors import NoMatch, UsageError
-from layerscope.hooks import OnInput, looking, observing
-from layerscope.layouts import Layouts, Plan
-from layerscope.modules import Table, copied, tensors_in
-from layerscope.networks.feeding import call
-from layerscope.sites import Site
+from layerscope.records.sites import Site
 
 __all__ = ["LayerCall", "Place", "arguments", "placing", "run_to_layer"]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from layerscope.activations.hooks import looking, observing
+from layerscope.activations.modules import Table
 from layerscope.errors import LayerscopeError
-from layerscope.hooks import looking, observing
-from layerscope.looks import Field
-from layerscope.modules import Table
-from layerscope.profiles import Line
-from layerscope.sites import Site
+from layerscope.records.profiles import Line
+from layerscope.records.sites import Site
+from layerscope.records.units import Field
 from layerscope.units.place import LayerCall, Place, arguments, run_to_layer
 from layerscope.units.rules import RULES, convolution, max_pool, needs_of, window
 from layerscope.units.trace import Needs, Op, Reads, Spot, Trace

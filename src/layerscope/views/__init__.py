@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerscope.record import Record
+    from layerscope.records.record import Record
 
 __all__ = ["VIEWS", "View"]
 

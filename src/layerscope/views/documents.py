@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from layerscope import files
-from layerscope.kinds import KINDS
-from layerscope.profiles import Examples, Profile, edges_of
-from layerscope.record import Entry, Layer, Record
+from layerscope.records.kinds import KINDS
+from layerscope.records.profiles import Examples, Profile, edges_of
+from layerscope.records.record import Entry, Layer, Record
 from layerscope.stats.table import figures, shown
 from layerscope.text import encodable, json_text
 from layerscope.views.summary import channels_of

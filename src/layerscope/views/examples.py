@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerscope.errors import RecordError
-from layerscope.profiles import Profile, Shown, crop_of
-from layerscope.record import Entry, Record
+from layerscope.records.profiles import Profile, Shown, crop_of
+from layerscope.records.record import Entry, Record
 from layerscope.text import number, shape
 from layerscope.views.sheet import RGB, Ink, Sheet, colored, fit, framed
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layerscope.record import Entry, Pair, Record, by_change, last_of_size
+from layerscope.records.record import Entry, Pair, Record, by_change, last_of_size
 from layerscope.text import number, spaced
 from layerscope.views.png import feature_tiles, short
 from layerscope.views.sheet import Ink, Sheet, measure

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import NoMatch, RecordError
-from layerscope.kinds import KINDS
-from layerscope.maps import Maps
-from layerscope.profiles import Profile, Shown
-from layerscope.record import Entry, Histogram, Picture, Record
+from layerscope.records.kinds import KINDS
+from layerscope.records.maps import Maps
+from layerscope.records.profiles import Profile, Shown
+from layerscope.records.record import Entry, Histogram, Picture, Record
 from layerscope.stats import Columns
 from layerscope.stats.table import figures, shown
 from layerscope.text import json_text

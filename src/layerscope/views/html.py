@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 from layerscope.errors import RecordError
 from layerscope.files import save
-from layerscope.profiles import wanted
-from layerscope.record import Record
+from layerscope.records.profiles import wanted
+from layerscope.records.record import Record
 from layerscope.text import json_text, some
 from layerscope.views import format as viewer
 from layerscope.views.bundle import inline, sources

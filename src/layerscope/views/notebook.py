@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from layerscope.files import save
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.text import counted, printable
 from layerscope.views.html import BUDGET_BYTES, document
 from layerscope.views.summary import entry_word, subjects

@@ -11,9 +11,9 @@ import heapq
 import zlib
 from dataclasses import dataclass, field, replace
 
-from layerscope.kinds import KINDS
-from layerscope.maps import shrunk
-from layerscope.record import Entry, Record
+from layerscope.records.kinds import KINDS
+from layerscope.records.maps import shrunk
+from layerscope.records.record import Entry, Record
 from layerscope.text import json_text
 from layerscope.views.format import block, predicted
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.files import save
-from layerscope.maps import Range
-from layerscope.record import Record, last_of_size
+from layerscope.records.maps import Range
+from layerscope.records.record import Record, last_of_size
 from layerscope.views import examples, figure, png
 
 __all__ = ["write"]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import RecordError
-from layerscope.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
-from layerscope.record import Entry, Record
+from layerscope.records.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
+from layerscope.records.record import Entry, Record
 from layerscope.stats.table import shown
 from layerscope.text import counted, number, spaced
 from layerscope.views.sheet import STEPS, Ink, Sheet, encode, measure

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from layerscope.maps import colormap
+from layerscope.records.maps import colormap
 from layerscope.text import printable
 
 __all__ = ["RGB", "STEPS", "Ink", "Sheet", "colored", "encode", "fit", "framed", "measure", "plane"]

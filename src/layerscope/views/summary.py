@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerscope.kinds import KINDS
-from layerscope.record import Entry, Pair, Record
+from layerscope.records.kinds import KINDS
+from layerscope.records.record import Entry, Pair, Record
 from layerscope.stats import Columns
 from layerscope.stats.table import Statistic, shown
 from layerscope.text import number, shape

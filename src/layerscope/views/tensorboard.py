@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from layerscope.record import Entry, Record
+from layerscope.records.record import Entry, Record
 from layerscope.stats.table import shown
 from layerscope.text import printable
 from layerscope.views import eventfile
@@ -56,7 +56,7 @@ def write_graph(file: EventFile, model: nn.Module, inputs: Tensor | tuple[Tensor
         from torch.utils.tensorboard._pytorch_graph import graph
     except ImportError:
         return "no graph for TensorBoard: tensorboard is not installed; pip install 'layerscope[tensorboard]'"
-    from layerscope.hooks import looking
+    from layerscope.activations.hooks import looking
 
     # torch prints the reason on its own as well, and warns of every Python branch that it cannot follow.
     with looking(model), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

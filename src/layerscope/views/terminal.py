@@ -27,7 +27,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from layerscope.files import save
-from layerscope.record import Finding, Histogram, Layer, Record, by_change
+from layerscope.records.record import Finding, Histogram, Layer, Record, by_change
 from layerscope.text import counted, number, printable, shape, some
 from layerscope.views.summary import channels_of, dead_share, entry_word, pair_row, rows, statistics_of
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from layerscope.looks import Arithmetic, Evidence, Field, UnitReport, written
+from layerscope.records.units import Arithmetic, Evidence, Field, UnitReport, written
 from layerscope.text import number
 from layerscope.views.png import short
 from layerscope.views.sheet import RGB, Ink, Sheet, colored, fit, framed, measure, plane

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from layerscope.errors import OutputError
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.views import eventfile
 from layerscope.views.eventfile import EventFile
 from layerscope.views.png import feature_mosaic

@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from layerscope.record import Entry
+from layerscope.records.record import Entry
 from layerscope.watching.events import Event
 
 __all__ = ["EXPLODES", "FEW", "MOVES", "VANISHES", "Health", "rms"]

@@ -12,15 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from layerscope.hooks import looking, observing
-from layerscope.maps import shrunk
-from layerscope.modules import Table, copied, tensors_in, unwrapped
+from layerscope.activations.collector import Collector
+from layerscope.activations.hooks import looking, observing
+from layerscope.activations.modules import Table, copied, tensors_in, unwrapped
+from layerscope.activations.planes import pixels_of
 from layerscope.networks.feeding import passes_of, run
 from layerscope.networks.open import Network
-from layerscope.planes import pixels_of
-from layerscope.record import Entry, Picture
-from layerscope.reduce import Collector
-from layerscope.sites import Site
+from layerscope.records.maps import shrunk
+from layerscope.records.record import Entry, Picture
+from layerscope.records.sites import Site
 from layerscope.stats import Columns, total
 
 __all__ = ["BATCH", "Batch", "Probe", "fitted", "merged", "rank"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import RecordError
-from layerscope.record import Record
-from layerscope.recordfile import load
+from layerscope.records.file import load
+from layerscope.records.record import Record
 from layerscope.text import nearest
 from layerscope.watching.events import Event
 from layerscope.watching.store import FOLDER, INDEX, SCHEMA, name_of, steps_in

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.hooks import looking, observing
-from layerscope.modules import copied, tensors_in, unwrapped
-from layerscope.sites import Site
+from layerscope.activations.hooks import looking, observing
+from layerscope.activations.modules import copied, tensors_in, unwrapped
+from layerscope.records.sites import Site
 
 __all__ = ["Sentinel", "finite", "sample"]
 

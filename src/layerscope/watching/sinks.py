@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.stats.table import figures
 from layerscope.watching.events import Event
 

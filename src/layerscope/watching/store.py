@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import OutputError, UsageError, writing
-from layerscope.record import Record
+from layerscope.records.record import Record
 from layerscope.watching.events import Event
 
 __all__ = ["FOLDER", "INDEX", "SCHEMA", "Store", "name_of", "steps_in"]

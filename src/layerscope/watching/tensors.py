@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from layerscope.activations.planes import bits_of
 from layerscope.dtypes import STORAGE
-from layerscope.planes import bits_of
-from layerscope.record import Entry, Histogram
-from layerscope.sites import Site
+from layerscope.records.record import Entry, Histogram
+from layerscope.records.sites import Site
 from layerscope.stats import Columns, distribution
 from layerscope.stats.calls import bin_values, columns, rows
 from layerscope.tensors import layout_of, role_of

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerscope._version import __version__
+from layerscope.activations.modules import Layers, select, unwrapped
 from layerscope.errors import LayerscopeError, UsageError
-from layerscope.modules import Layers, select, unwrapped
-from layerscope.record import Entry, Record
+from layerscope.records.record import Entry, Record
 from layerscope.watching.board import Board
 from layerscope.watching.clock import Clock, Skips
 from layerscope.watching.events import Event

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.maps import Maps
-from layerscope.profiles import Examples
+from layerscope.records.maps import Maps
+from layerscope.records.profiles import Examples
 from layerscope.stats import survey_calls
 from layerscope.surveying.accumulators.part import Array, Output, Part
 

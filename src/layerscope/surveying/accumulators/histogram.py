@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.profiles import ChannelHistograms
+from layerscope.records.profiles import ChannelHistograms
 from layerscope.stats import survey_calls
 from layerscope.stats.signatures import BINS, FIRST_BIN
 from layerscope.surveying.accumulators.part import Array, Output, Part, Scratch

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import RecordError
-from layerscope.profiles import Line, Profile
-from layerscope.record import Entry
-from layerscope.sites import Site
+from layerscope.records.profiles import Line, Profile
+from layerscope.records.record import Entry
+from layerscope.records.sites import Site
 from layerscope.surveying.accumulators.exact import Moments
 from layerscope.surveying.accumulators.examples import BestExamples
 from layerscope.surveying.accumulators.histogram import BitHistogram

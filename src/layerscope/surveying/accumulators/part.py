@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscope.activations.layouts import Plan
 from layerscope.errors import UsageError
-from layerscope.layouts import Plan
 from layerscope.stats import Columns, calls, total
 from layerscope.stats.signatures import BINS, BLOCK
 

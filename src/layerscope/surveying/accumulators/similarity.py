@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.profiles import Similarity
+from layerscope.records.profiles import Similarity
 from layerscope.surveying.accumulators.exact import add, carry, numbers
 from layerscope.surveying.accumulators.means import ChannelMeans, Scale, product
 from layerscope.surveying.accumulators.part import Array, Get

@@ -13,14 +13,14 @@ from weakref import ref
 import numpy as np
 from torch import Tensor, nn
 
+from layerscope.activations.hooks import looking, observing
+from layerscope.activations.layouts import Layouts, Plan
+from layerscope.activations.modules import select
+from layerscope.activations.planes import planes
 from layerscope.errors import UsageError
-from layerscope.hooks import looking, observing
-from layerscope.layouts import Layouts, Plan
-from layerscope.modules import select
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
-from layerscope.planes import planes
-from layerscope.sites import Site
+from layerscope.records.sites import Site
 from layerscope.surveying.accumulators.exact import Moments
 from layerscope.surveying.accumulators.examples import BestExamples
 from layerscope.surveying.accumulators.histogram import BitHistogram

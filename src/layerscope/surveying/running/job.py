@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from layerscope._version import __version__
 from layerscope.errors import NetworkError, UsageError
+from layerscope.images.preprocessing import Preprocessing
 from layerscope.networks.feeding import BATCH_SIZE
 from layerscope.networks.open import Network, open_network
-from layerscope.networks.preprocessing import Preprocessing
 from layerscope.stats import adopt, machine_code
 from layerscope.surveying.accumulators.network import NetworkAccumulator
 from layerscope.surveying.accumulators.update import Updater

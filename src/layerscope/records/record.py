@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscope.errors import NoEntry, RecordError, UsageError
-from layerscope.maps import COLORMAPS, Maps, Range
-from layerscope.profiles import Profile, Shown, Similarity
-from layerscope.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
-from layerscope.sites import Site
+from layerscope.records.maps import COLORMAPS, Maps, Range
+from layerscope.records.profiles import Profile, Shown, Similarity
+from layerscope.records.schema import OPTIONAL, Share, Signed, Stored, Total, facts, one_of
+from layerscope.records.sites import Site
 from layerscope.stats import Columns, total
 from layerscope.text import nearest
 
@@ -250,7 +250,7 @@ class Record(Mapping[str, Entry]):
         >>> record.save("tulip.layerscope").name
         'tulip.layerscope'
         """
-        return Path(_above("recordfile").save(self, path))
+        return Path(_above("records.file").save(self, path))
 
     def to_csv(self, folder: PathLike) -> list[Path]:
         """Write tables: layers and channels; tensors of a checkpoint; pairs of a comparison. Raises OutputError.

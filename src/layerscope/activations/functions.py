@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from layerscope.activations.collector import Collector
+from layerscope.activations.hooks import OnOutput, observing
+from layerscope.activations.modules import Table, tensors_in
 from layerscope.errors import NoMatch
-from layerscope.hooks import OnOutput, observing
-from layerscope.modules import Table, tensors_in
-from layerscope.reduce import Collector
-from layerscope.sites import Site
+from layerscope.records.sites import Site
 from layerscope.text import nearest
 
 __all__ = ["Functions", "name_of"]

@@ -8,11 +8,10 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 
+from layerscope.activations.hooks import call, observing
+from layerscope.activations.modules import LayerLike, Layers, Selection, copied, is_layers, select
 from layerscope.errors import UsageError
-from layerscope.hooks import observing
-from layerscope.modules import LayerLike, Layers, Selection, copied, is_layers, select
-from layerscope.networks.feeding import call
-from layerscope.sites import Site
+from layerscope.records.sites import Site
 
 __all__ = ["Captured", "capture"]
 

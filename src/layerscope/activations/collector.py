@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerscope.layouts import Layouts, Plan
-from layerscope.maps import Maps
-from layerscope.planes import Plane, planes, real, rows
-from layerscope.record import Entry
-from layerscope.sites import Site
+from layerscope.activations.layouts import Layouts, Plan
+from layerscope.activations.planes import Plane, planes, real, rows
+from layerscope.records.maps import Maps
+from layerscope.records.record import Entry
+from layerscope.records.sites import Site
 from layerscope.stats import Columns, activations, quantize, total
 
 __all__ = ["MAX_SIDE", "Collector", "Layouts"]
@@ -114,7 +114,7 @@ class Collector:
     def _away(self, tensor: Tensor, plan: Plan) -> tuple[Tensor, list[Callable[[], Maps]]]:
         values, last = rows(real(tensor), plan.layout)
         values = values.transpose(1, 2) if last else values  # (B, C, N)
-        columns = _columns_away(values)  # (8, B, C)
+        columns = columns_on_device(values)  # (8, B, C)
         images, each = self._images(len(values), plan)
         maps: list[Callable[[], Maps]] = []
         for image in range(images):
@@ -126,7 +126,7 @@ class Collector:
             if factor > 1:
                 rest = (0, -plane.shape[2] % factor, 0, -plane.shape[1] % factor)
                 plane = F.avg_pool2d(F.pad(plane[None], rest, mode="replicate"), factor)[0]
-            flat = _codes_away(plane.flatten(1), low, high).view(plane.shape)
+            flat = codes_on_device(plane.flatten(1), low, high).view(plane.shape)
             maps.append(partial(_fetched, flat, low, high, factor))
         return columns, maps
 
@@ -214,7 +214,7 @@ def _shrink(plane: Plane, factor: int) -> Plane:
     return padded.reshape(channels, rows, factor, cols, factor).mean(axis=(2, 4), dtype=np.float32)
 
 
-def _columns_away(values: Tensor) -> Tensor:
+def columns_on_device(values: Tensor) -> Tensor:
     """count, mean, m2, min, max, zeros, nan, inf of every image and channel. (B, C, N) -> float64 (8, B, C)
 
     Over the finite values; in two passes in float64, so that a large mean does not swallow a small deviation. Counts
@@ -238,7 +238,7 @@ def _columns_away(values: Tensor) -> Tensor:
     return torch.stack([one.double() for one in (count, mean, m2, low, high, (values == 0).sum(2), nan, inf)])
 
 
-def _codes_away(plane: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def codes_on_device(plane: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """8-bit codes over each channel's own range, by the formula of `stats.quantize`. plane (C, N), low, high (C,)"""
     wide = high > low
     scale = torch.where(wide, 254 / (high - low), 0)[:, None]

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.schema import Signed
+from layerscope.records.schema import Signed
 
 __all__ = [
     "BIN_BITS",

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from layerscope.modules import Table, tensors_in, unwrapped
-from layerscope.sites import Site
+from layerscope.activations.modules import Table, tensors_in, unwrapped
+from layerscope.errors import ForwardError, LayerscopeError
+from layerscope.records.sites import Site
 
-__all__ = ["Observation", "OnOutput", "calls_in_full_pass", "looking", "observing", "tensors_in", "unwrapped"]
+__all__ = ["Observation", "OnOutput", "call", "calls_in_full_pass", "looking", "observing", "tensors_in", "unwrapped"]
 
 OnOutput = Callable[[Site, nn.Module, Tensor], Any]
 OnInput = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
@@ -255,3 +256,27 @@ def looking(model: nn.Module, evaluating: bool = True) -> Iterator[None]:
         finally:
             for module, training in flags:
                 module.training = training
+
+
+def call(model: nn.Module, x: Any, name: str, given: Any = None) -> Any:
+    """What a network returns for a tuple of arguments, a dict of named ones, or anything else as the only one.
+
+    Raises ForwardError, which names the network as `name` and its input, or what was `given` for it.
+    """
+    try:
+        if isinstance(x, dict) and x:
+            return model(**x)
+        return model(*x) if isinstance(x, tuple) else model(x)
+    except LayerscopeError:  # of a hook of ours, which says what to do
+        raise
+    except Exception as error:  # a network may raise anything
+        raise _failed(name, x if given is None else given, error) from error
+
+
+def _failed(name: str, given: Any, error: Exception) -> ForwardError:
+    said = " ".join(str(error).split())[:300] or "no message"
+    shape = f"of shape {tuple(given.shape)}" if hasattr(given, "shape") else f"({type(given).__name__})"
+    return ForwardError(
+        f"{name}: forward raised {type(error).__name__} on an input {shape}: "
+        f"{said}; check the input size (--size) and the network"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.record import Picture
+from layerscope.records.record import Picture
 from layerscope.text import number
 
 __all__ = ["Arithmetic", "Evidence", "Field", "UnitReport", "written"]

@@ -26,8 +26,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_ar
 
 import numpy as np
 
-from layerscope.arrays import Arrays, Packed
-from layerscope.maps import Maps
+from layerscope.records.arrays import Arrays, Packed
+from layerscope.records.maps import Maps
 from layerscope.stats import Columns
 
 __all__ = ["MOST", "OPTIONAL", "Codec", "Share", "Signed", "Stored", "Total", "facts", "of", "one_of"]

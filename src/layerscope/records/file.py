@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import save as serialised
 
 from layerscope import files
-from layerscope.arrays import Arrays, Packed
 from layerscope.errors import RecordError
-from layerscope.record import Record
-from layerscope.schema import OPTIONAL, Signed, of
+from layerscope.records.arrays import Arrays, Packed
+from layerscope.records.record import Record
+from layerscope.records.schema import OPTIONAL, Signed, of
 from layerscope.text import printable
 
 __all__ = ["SCHEMA", "body_of", "load", "save"]

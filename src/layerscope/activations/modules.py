@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from layerscope.errors import NoMatch, UsageError
-from layerscope.sites import Site, choose
+from layerscope.records.sites import Site, choose
 from layerscope.text import nearest
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""From files to pictures, and from pictures to what a network expects."""

@@ -1,0 +1,1 @@
+"""Records: what every view is drawn from, as plain data, and the one file that keeps it. No torch in here."""
