@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscope.errors import RecordError
 from layerscope.records.maps import NONFINITE, Maps, Range, columns_for, levels, mosaic
 from layerscope.records.record import Entry, Record
 from layerscope.stats.table import shown
 from layerscope.text import counted, number, spaced
-from layerscope.views.sheet import STEPS, Ink, Sheet, encode, measure
+from layerscope.views.sheet import STEPS, Ink, Sheet, measure
 from layerscope.views.summary import statistics_of, written
 
-__all__ = ["feature_mosaic", "feature_tiles", "histogram_sheet", "input_picture", "kernel_mosaic", "short", "span_of"]
+__all__ = ["feature_mosaic", "feature_tiles", "histogram_sheet", "kernel_mosaic", "short", "span_of"]
 
 _MARGIN = 16
 _TITLE, _SMALL, _LABEL = 20, 14, 11
@@ -159,14 +158,6 @@ def feature_mosaic(
     captions = [words, f"the layer spans {number(low)} to {number(high)}"] if own else [words]
     kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}"
     return _framed(entry.key, kind, lines, body, cmap, (*ends, *captions)).png()
-
-
-def input_picture(record: Record, number: int) -> bytes:
-    """Input picture `number` as PNG. Raises RecordError if it is none."""
-    pixels = record.pictures[number].pixels
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise RecordError(f"picture {number}: is {pixels.dtype} {pixels.shape}, not 8-bit RGB; make the record again")
-    return encode(pixels, level=6)  # it goes into files that are mailed
 
 
 def short(subject: str) -> str:

@@ -23,7 +23,8 @@ from layerscope.stats.table import shown
 from layerscope.text import printable
 from layerscope.views import eventfile
 from layerscope.views.eventfile import EventFile
-from layerscope.views.png import feature_mosaic, input_picture, kernel_mosaic
+from layerscope.views.format import picture_of
+from layerscope.views.png import feature_mosaic, kernel_mosaic
 from layerscope.views.summary import rows
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def export(record: Record, logdir: str | os.PathLike[str]) -> Path:
 def values(record: Record) -> Iterator[bytes]:
     """The values of `export`, one by one."""
     for image, name in enumerate(names_of(record)[: len(record.pictures)]):
-        yield eventfile.image(f"images/{name}", input_picture(record, image))
+        yield eventfile.image(f"images/{name}", picture_of(record, image))
     yield eventfile.text("statistics", _markdown(rows(record, shown())))
     yield from _PICTURES[record.kind](record)
 

@@ -57,13 +57,10 @@ def bar(what: str, count: bool = False, unit: str = "") -> Iterator[Callable[[in
     part of the rate nor of the time left.
     """
     stderr = Console(stderr=True)
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn()]
-    columns += [
-        MofNCompleteColumn() if count else TaskProgressColumn(),
-        *([_Rate(unit)] if unit else []),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[at]}"),
-    ]
+    done = MofNCompleteColumn() if count else TaskProgressColumn()
+    rate = [_Rate(unit)] if unit else []
+    left = [TimeRemainingColumn(), TextColumn("{task.fields[at]}")]
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), done, *rate, *left]
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(what, total=None, at="")
 
