@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layerscope.checkpoints import TensorSpec
 from layerscope.comparison import compare_tensors
-from layerscope.dtypes import STORAGE
+from layerscope.dtypes import STORAGE, bits_of
 from layerscope.errors import UsageError
 from layerscope.inspect import tensor_entry
 from layerscope.maps import Maps
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "State", "attention_of", "kernels_of", "seen_from", "tokens_of"]
 
 _BINS = 50
-_BITS = {1: "uint8", 2: "uint16", 4: "uint32"}
 
 
 class Kept:
@@ -78,13 +77,7 @@ class State:
 
     def read(self, spec: TensorSpec) -> NDArray[Any]:
         """The bits of a tensor, shaped."""
-        import torch
-
-        tensor = self._tensors[spec.name].detach().cpu().contiguous()
-        try:
-            return tensor.numpy()
-        except TypeError:  # numpy has no such type: its bits
-            return tensor.view(getattr(torch, _BITS[tensor.element_size()])).numpy()
+        return bits_of(self._tensors[spec.name])
 
 
 def kernels_of(networks: Sequence[Network]) -> Record:

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layerscope.dtypes import STORAGE
+from layerscope.dtypes import STORAGE, bits_of
 from layerscope.record import Entry, Histogram
 from layerscope.sites import Site
 from layerscope.stats import Columns, distribution
 from layerscope.stats.calls import bin_values, columns, rows
 from layerscope.tensors import layout_of, role_of
 
-__all__ = ["BINS", "GRAD", "UPDATE", "Named", "bits_of", "described", "whole"]
+__all__ = ["BINS", "GRAD", "UPDATE", "Named", "described", "whole"]
 
 BINS = 50
 #: what is appended to the name of a tensor
@@ -27,18 +27,6 @@ _SMALL = 4096
 
 Named = tuple[str, Tensor]
 Found = tuple[Columns, Histogram | None]
-
-
-def bits_of(tensor: Tensor) -> NDArray[Any]:
-    """The elements as `dtypes.STORAGE` has them, on the host: numpy knows no bfloat16 and no float8."""
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.int_repr()
-    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    tensor = tensor.cpu().contiguous().resolve_conj().resolve_neg()
-    if str(tensor.dtype)[6:].startswith(("bfloat", "float8")):
-        tensor = tensor.view(torch.uint16 if tensor.element_size() == 2 else torch.uint8)
-    return tensor.numpy()
 
 
 def described(named: Iterable[Named], suffix: str = "") -> list[Entry]:
