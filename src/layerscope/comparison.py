@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layerscope._version import __version__
 from layerscope.checkpoints import TensorSpec, open_checkpoint
-from layerscope.dtypes import decode
+from layerscope.dtypes import bits_of, decode
 from layerscope.errors import UsageError
 from layerscope.inspection import features, tensor_entry
 from layerscope.progress import Progress, quiet
@@ -217,7 +217,7 @@ def compare_networks(
 def _values(tensor: Tensor) -> NDArray:
     import torch
 
-    from layerscope.activations.planes import bits_of, real
+    from layerscope.activations.planes import real
 
     whole = tensor.is_complex() and tensor.layout is torch.strided
     return bits_of(tensor) if whole else real(tensor).cpu().numpy()

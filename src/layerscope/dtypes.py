@@ -7,11 +7,15 @@ with the name of the type, and `decode` gives the values as float32.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STORAGE", "decode", "is_float", "itemsize", "patterns"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["STORAGE", "bits_of", "decode", "is_float", "itemsize", "patterns"]
 
 #: name of the element type -> numpy type of its bits, little-endian
 STORAGE: dict[str, str] = {
@@ -93,3 +97,16 @@ def decode(bits: NDArray, dtype: str) -> NDArray:
         halves = bits.view(np.float16).astype(np.float32)
         return halves.view(np.complex64)
     return bits
+
+
+def bits_of(tensor: Tensor) -> NDArray:
+    """The elements of a torch tensor as `STORAGE` has them, on the host: those that numpy has no type for as bits."""
+    import torch
+
+    tensor = tensor.detach()
+    tensor = tensor.int_repr() if tensor.is_quantized else tensor
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    tensor = tensor.cpu().contiguous().resolve_conj().resolve_neg()
+    if str(tensor.dtype).removeprefix("torch.") in ("bfloat16", "complex32") or "float8" in str(tensor.dtype):
+        tensor = tensor.view({1: torch.uint8, 2: torch.uint16, 4: torch.uint32}[tensor.element_size()])
+    return tensor.numpy()

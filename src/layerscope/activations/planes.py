@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Plane", "bits_of", "pixels_of", "planes", "real", "rows"]
+__all__ = ["Plane", "pixels_of", "planes", "real", "rows"]
 
 Plane = NDArray[np.float32]
 
@@ -57,18 +55,6 @@ def rows(tensor: Tensor, layout: str) -> tuple[Tensor, bool]:
         return last.reshape(last.shape[0], -1, last.shape[-1]), True
     tensor = tensor if axis == 1 else tensor.movedim(axis, 1)
     return tensor.reshape(tensor.shape[0], tensor.shape[1], -1).contiguous(), False
-
-
-def bits_of(tensor: Tensor) -> NDArray[Any]:
-    """The elements as `dtypes.STORAGE` has them, on the host: numpy knows no bfloat16 and no float8."""
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.int_repr()
-    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    tensor = tensor.cpu().contiguous().resolve_conj().resolve_neg()
-    if str(tensor.dtype)[6:].startswith(("bfloat", "float8")):
-        tensor = tensor.view(torch.uint16 if tensor.element_size() == 2 else torch.uint8)
-    return tensor.numpy()
 
 
 def pixels_of(image: Tensor) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layerscope.checkpoints import TensorSpec
 from layerscope.comparison import compare_tensors
-from layerscope.dtypes import STORAGE
+from layerscope.dtypes import STORAGE, bits_of
 from layerscope.errors import UsageError
 from layerscope.inspection import tensor_entry
 from layerscope.records.maps import Maps
@@ -77,8 +77,6 @@ class State:
 
     def read(self, spec: TensorSpec) -> NDArray[Any]:
         """The bits of a tensor, shaped."""
-        from layerscope.activations.planes import bits_of
-
         return bits_of(self._tensors[spec.name])
 
 

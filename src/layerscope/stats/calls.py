@@ -59,9 +59,7 @@ def _kernel(name: str, dtype: np.dtype[Any]) -> Any:
 
 def columns(table: Array, *shape: int) -> Columns:
     """What `rows` and `channels_last` wrote to a table (8, R), in the shape of R."""
-    mean, m2, low, high = table[:4].reshape(4, *shape)
-    count, zeros, nan, inf = table[4:].view(np.int64).reshape(4, *shape)
-    return Columns(count, mean, m2, low, high, zeros, nan, inf)
+    return Columns.of(table[:4].reshape(4, *shape), table[4:].view(np.int64).reshape(4, *shape))
 
 
 def rows(values: Array, size: int, first: int, last: int, table: Array) -> None:

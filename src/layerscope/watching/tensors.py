@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from layerscope.activations.planes import bits_of
-from layerscope.dtypes import STORAGE
+from layerscope.dtypes import STORAGE, bits_of
 from layerscope.records.record import Entry, Histogram
 from layerscope.records.sites import Site
 from layerscope.stats import Columns, distribution

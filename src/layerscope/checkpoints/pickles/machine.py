@@ -122,6 +122,13 @@ class Machine:
         self._need(1)
         return self.stack.pop()
 
+    def pop_many(self, n: int) -> list[Any]:
+        """Take the `n` values on top, the lowest first."""
+        self._need(n)
+        items = self.stack[len(self.stack) - n :]
+        del self.stack[len(self.stack) - n :]
+        return items
+
     @property
     def top(self) -> Any:
         """The top of the stack, left there."""
@@ -200,13 +207,11 @@ def _collect(m: Machine, kind: type[list[Any]] | type[tuple[Any, ...]]) -> None:
 
 
 def _tuple(m: Machine, n: int) -> None:
-    m._need(n)
-    items = tuple(m.stack[len(m.stack) - n :])
-    del m.stack[len(m.stack) - n :]
-    m.push(items, COST_CONTAINER)
+    m.push(tuple(m.pop_many(n)), COST_CONTAINER)
 
 
-def _put(m: Machine, target: Any, items: list[Any]) -> None:
+def _put(m: Machine, items: list[Any]) -> None:
+    target = m.top
     m.spend(4 * COST_ITEM * len(items))
     pairs = zip(items[::2], items[1::2], strict=True)
     if isinstance(target, Node):
@@ -221,10 +226,11 @@ def _put(m: Machine, target: Any, items: list[Any]) -> None:
 def _dictionary(m: Machine) -> None:
     items = m.pop_mark()
     m.push(Dictionary(), COST_CONTAINER)
-    _put(m, m.top, items)
+    _put(m, items)
 
 
-def _extend(m: Machine, target: Any, items: list[Any]) -> None:
+def _extend(m: Machine, items: list[Any]) -> None:
+    target = m.top
     m.spend(COST_ITEM * len(items))
     if isinstance(target, Node):
         m.warnings.note_hook(target, ("append", "extend", "add"), items)
@@ -250,18 +256,13 @@ def _global(m: Machine, module: Any, name: Any) -> Global:
     if not isinstance(module, str) or not isinstance(name, str):
         raise Damage(f"the pickle names a global {show(module, 40)}.{show(name, 40)} that is not text")
     m.spend(COST_GLOBAL)
-    found = Global(_PYTHON_2.get(module, module), name)
-    m.warnings.note_global(found)
-    return found
+    named = Global(_PYTHON_2.get(module, module), name)
+    m.warnings.note_global(named)
+    return named
 
 
 def _named(m: Machine) -> Global:
     return _global(m, m.line().decode("utf-8", "replace"), m.line().decode("utf-8", "replace"))
-
-
-def _stack_global(m: Machine) -> None:
-    name, module = m.pop(), m.pop()
-    m.push(_global(m, module, name))
 
 
 def _extension(m: Machine, code: int) -> None:
@@ -281,11 +282,6 @@ def _call(m: Machine, function: Any, arguments: Any) -> None:
         raise Damage(f"the pickle builds a {function} from {show(as_python(arguments))}") from error
 
 
-def _reduce(m: Machine) -> None:
-    arguments, function = m.pop(), m.pop()
-    _call(m, function, arguments)
-
-
 def _obj(m: Machine) -> None:
     items = m.pop_mark()
     if not items:
@@ -294,13 +290,12 @@ def _obj(m: Machine) -> None:
 
 
 def _new(m: Machine, keywords: bool = False) -> None:
-    named = m.pop() if keywords else None
-    arguments, cls = m.pop(), m.pop()
+    cls, arguments, *named = m.pop_many(3 if keywords else 2)
     builder = m.builders.get(str(cls)) if isinstance(cls, Global) else None
     if builder is not None and not keywords:
         return _call(m, cls, arguments)
     m.warnings.note_instance(cls, arguments)
-    return m.push(Node(cls, arguments if named is None else (arguments, named)), COST_NODE)
+    return m.push(Node(cls, (arguments, *named) if keywords else arguments), COST_NODE)
 
 
 def _pop(m: Machine) -> None:
@@ -313,26 +308,6 @@ def _pop(m: Machine) -> None:
 def _mark(m: Machine) -> None:
     m.spend(COST_MARK)
     m.marks.append(len(m.stack))
-
-
-def _set_item(m: Machine) -> None:
-    value, key = m.pop(), m.pop()
-    _put(m, m.top, [key, value])
-
-
-def _set_items(m: Machine) -> None:
-    items = m.pop_mark()
-    _put(m, m.top, items)
-
-
-def _append(m: Machine) -> None:
-    value = m.pop()
-    _extend(m, m.top, [value])
-
-
-def _extend_top(m: Machine) -> None:
-    items = m.pop_mark()
-    _extend(m, m.top, items)
 
 
 def _protocol(m: Machine) -> None:
@@ -383,11 +358,11 @@ _OPCODES: dict[bytes, Callable[[Machine], object]] = {
     b"\x85": lambda m: _tuple(m, 1),
     b"\x86": lambda m: _tuple(m, 2),
     b"\x87": lambda m: _tuple(m, 3),
-    b"a": _append,
-    b"e": _extend_top,
-    b"\x90": _extend_top,
-    b"s": _set_item,
-    b"u": _set_items,
+    b"a": lambda m: _extend(m, m.pop_many(1)),
+    b"e": lambda m: _extend(m, m.pop_mark()),
+    b"\x90": lambda m: _extend(m, m.pop_mark()),
+    b"s": lambda m: _put(m, m.pop_many(2)),
+    b"u": lambda m: _put(m, m.pop_mark()),
     # the stack and the memo
     b"0": _pop,
     b"1": lambda m: m.pop_mark(),
@@ -401,11 +376,11 @@ _OPCODES: dict[bytes, Callable[[Machine], object]] = {
     b"\x94": lambda m: m.remember(len(m.memo)),
     # what a real unpickler would import, call or build
     b"c": lambda m: m.push(_named(m)),
-    b"\x93": _stack_global,
+    b"\x93": lambda m: m.push(_global(m, *m.pop_many(2))),
     b"\x82": lambda m: _extension(m, ord(m.take(1))),
     b"\x83": lambda m: _extension(m, m.number("<H")),
     b"\x84": lambda m: _extension(m, m.number("<i")),
-    b"R": _reduce,
+    b"R": lambda m: _call(m, *m.pop_many(2)),
     b"i": lambda m: _call(m, _named(m), tuple(m.pop_mark())),
     b"o": _obj,
     b"\x81": _new,
