@@ -22,10 +22,7 @@ __all__ = ["survey"]
     help="Layers whose channels get a histogram; '*' for all.",
 )  # fmt: skip
 @click.option("--against", metavar="NETWORK", help="Another network: how alike the layers of both are (CKA).")
-@click.option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-    help="Who works: this machine, or Ray's actors.",
-)  # fmt: skip
+@click.option("--engine", default="local", show_default=True, help="Who works: local, this machine; ray, Ray's actors.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
