@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import layerscope
+from layerscope.activations.collector import Collector
+from layerscope.activations.hooks import observing
 from layerscope.errors import DeviceError, UsageError
 from layerscope.networks import devices
 from layerscope.networks.devices import described, device_named, placed
@@ -101,3 +106,61 @@ def test_a_network_that_is_opened_on_a_device_is_there(monkeypatch):
     monkeypatch.setattr("layerscope.networks.open.device_named", lambda device: torch.device("meta"))
     network = open_network("layerscope:alexnet", "meta")
     assert {tensor.device.type for tensor in network.model.parameters()} == {"meta"}
+
+
+class Tokens(nn.Module):
+    """A convolution, windows of its map on the batch axis, tokens, NaN where a value is masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.mix = nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.conv(x))
+        return self.mix(x.flatten(2).transpose(1, 2))
+
+
+def test_statistics_on_a_device_never_ask_for_a_value_while_the_network_runs():
+    """The meta device has no values: whoever asks for one there raises. On CUDA it would wait for the device."""
+    model, collector = Tokens().to("meta").eval(), Collector(on_device=True)
+    collector.begin(2)
+    with torch.no_grad(), observing(model, ["conv", "act", "mix"], collector.keep):
+        model(torch.zeros(2, 3, 32, 32, device="meta"))
+    with pytest.raises((NotImplementedError, RuntimeError)):  # only now are they fetched
+        list(collector.entries())
+    with pytest.raises((NotImplementedError, RuntimeError)), torch.no_grad():
+        host = Collector(on_device=False)
+        with observing(model, ["conv"], host.keep):
+            model(torch.zeros(2, 3, 32, 32, device="meta"))
+
+
+@pytest.mark.parametrize("of", ["features", "layers", "unit", "evidence", "compare", "survey"])
+def test_every_function_that_runs_a_network_takes_a_device_and_leaves_the_network(of, monkeypatch, tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    x = torch.randn(1, 3, 16, 16)
+    before = tensors(model)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
+    calls = {
+        "features": lambda device: layerscope.features(model, x, device=device),
+        "layers": lambda device: layerscope.layers(model, image=x, device=device),
+        "unit": lambda device: layerscope.unit(model, x, "0", 1, device=device),
+        "evidence": lambda device: layerscope.evidence(model, x, window=8, stride=8, device=device),
+        "compare": lambda device: layerscope.compare(model, model, x, device=device),
+        "survey": lambda device: layerscope.survey(model, [tmp_path / "a.png"], device=device),
+    }
+    calls[of]("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceError, match="device cuda: "):
+        calls[of]("cuda")
+    assert all(tensors(model)[name] is tensor for name, tensor in before.items())
+
+
+def test_a_record_says_where_it_was_made_and_a_batch_has_a_size():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    sizes: list[int] = []
+    model[0].register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
+    record = layerscope.features(model, torch.randn(5, 3, 8, 8), batch_size=2)
+    assert sizes == [2, 2, 1]
+    assert record.provenance["device"] == "cpu"
+    with pytest.raises(UsageError, match="batch_size: 0 is not a number of images"):
+        layerscope.features(model, torch.randn(5, 3, 8, 8), batch_size=0)
