@@ -55,6 +55,10 @@ def compare(a: Any, b: Any, image: Any = None, *, device: Device = None, progres
     With an image, `a`, `b` and `device` are what `features` takes, and the record has `pairs` of layers and `stages`;
     without one they are paths of checkpoints and the pairs are tensors. Raises what `features` and `weights` raise, and
     UsageError for networks without an image.
+
+    >>> record = layerscope.compare("net.pth", "net.pth")
+    >>> {pair.status for pair in record.pairs}
+    {'same'}
     """
     if image is not None:
         return compare_networks(a, b, image, device=device, progress=progress)

@@ -47,7 +47,12 @@ def weights(
     `match`: globs over the names of the tensors; all of them if empty. Statistics are over the finite values; the
     standard deviation has ddof 1; counts and edges equal `numpy.histogram(values, bins)`. `maps`: whether kernels are
     to be pictured.
-    Raises CheckpointError for a file that cannot be read, NoMatch for a glob that selects nothing.
+    Raises CheckpointError for a file that cannot be read, NoMatch for a glob that selects nothing, UsageError for bins
+    below 1.
+
+    >>> record = layerscope.weights("net.pth", match="layer1.*.conv1.*")
+    >>> record["layer1.0.conv1.weight"].total.std.shape, len(record["layer1.0.conv1.weight"].histogram.counts)
+    ((1,), 50)
     """
     if bins < 1:
         raise UsageError(f"bins: {bins} is not a number of bins; give 1 or more")
@@ -139,6 +144,10 @@ def features(
     `batch_size`: images a pass. `progress`: called as `progress(done, of, what)`.
     Statistics are per channel over all images; maps are per image.
     The network is left as it was. Raises ImageError, NetworkError, DeviceError, ForwardError, NoMatch or UsageError.
+
+    >>> record = layerscope.features(model, "tulip.jpg", layers=["layer1*", nn.Linear])
+    >>> record["layer1.0.conv1"].columns.mean.shape, record["fc"].shape
+    ((64,), (1, 1000))
     """
     import torch
 
@@ -213,7 +222,8 @@ def layers(model: nn.Module | Network | str, *, image: Any = None, device: Devic
     `model`, `image`, `device`: as `features` takes them, one image; an input of zeros if None. In the order of
     registration. Raises ImageError, NetworkError, DeviceError, ForwardError.
 
-        [layer.path for layer in layerscope.layers(model) if not layer.calls]  # what never runs
+    >>> [layer.path for layer in layerscope.layers(model) if layer.calls > 1][:2]
+    ['layer1.0.relu', 'layer1.1.relu']
     """
     from layerscope.networks.open import opened
 

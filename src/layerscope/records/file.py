@@ -49,6 +49,10 @@ def load(path: str | os.PathLike[str]) -> Record:
     """Read a record. Maps are read from the file when they are first looked at.
 
     Raises RecordError for a file that is missing, broken, of a newer schema, or no record at all.
+
+    >>> path = layerscope.weights("net.pth").save("net.layerscope")
+    >>> layerscope.load(path).subject
+    'net.pth'
     """
     name = os.fspath(path)
     try:

@@ -62,6 +62,10 @@ def survey(
     The result does not depend on engine, workers or interruptions, not in the last bit. After Ctrl-C the record of
     what is done is returned, and its first note says so.
     Raises ImageError, NetworkError, DeviceError, ForwardError, NoMatch, UsageError, OutputError, EngineError.
+
+    >>> record = layerscope.survey(model, "flowers", layers="layer1.0.conv1", top=3)
+    >>> record["layer1.0.conv1"].profile.examples.image.shape  # channels, best images
+    (64, 3)
     """
     counted_for = [histograms] if isinstance(histograms, str) else list(histograms)
     with ExitStack() as stack:
