@@ -72,20 +72,15 @@ def _moments(values: Array, floats: Array, ints: Array) -> None:
     floats[:] = mean + rest, m2, np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
-def _rows(
-    kind: str, values: int, bits: int, size: int, first: int, last: int, floats: int, ints: int, many: int
-) -> None:
-    x, to, counts = _at(values, kind, last, size), _at(floats, "f8", 4, many), _at(ints, "i8", 4, many)
-    for part in _parts(last - first, size):
-        rows = slice(first + part.start, first + part.stop)
-        _moments(x[rows], to[:, rows], counts[:, rows])
+def _rows(kind: str, values: int, bits: int, size: int, floats: int, ints: int, many: int) -> None:
+    x, to, counts = _at(values, kind, many, size), _at(floats, "f8", 4, many), _at(ints, "i8", 4, many)
+    for part in _parts(many, size):
+        _moments(x[part], to[:, part], counts[:, part])
 
 
-def _channels_last(
-    kind: str, values: int, bits: int, images: int, size: int, channels: int, first: int, last: int, *others: int
-) -> None:
+def _channels_last(kind: str, values: int, bits: int, images: int, size: int, channels: int, *others: int) -> None:
     floats, ints = (_at(at, of, 4, images, channels) for at, of in zip(others[2:], ("f8", "i8"), strict=True))
-    for image, x in enumerate(_at(values, kind, images, size, channels)[first:last], first):
+    for image, x in enumerate(_at(values, kind, images, size, channels)):
         _moments(np.ascontiguousarray(x.T), floats[:, image], ints[:, image])
 
 

@@ -269,9 +269,9 @@ def _reduced(values: NDArray[np.float32], last: bool, plan: Plan, images: int, r
     rows, size, channels = values.shape if last else (len(values), values.shape[2], values.shape[1])
     table = room.of(rows * channels)
     if last:
-        calls.channels_last(values, 0, rows, table)
+        calls.channels_last(values, table)
     else:
-        calls.rows(values.reshape(-1), size, 0, rows * channels, table)
+        calls.rows(values.reshape(-1), size, table)
     if rows % images:  # boxes, say: they belong to no image, and nothing will be made of them
         return Seen(values, table, last, 1, channels, plan.skip, plan.grid, 1)
     each = rows // images
