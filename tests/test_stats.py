@@ -359,12 +359,10 @@ def batch(images: int, channels: int, size: int) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 49), (1, 13, 1), (3, 12, 8), (2, 11, 197), (1, 12, 3000)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_activations(shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerscope.stats.channels._WORTH_A_THREAD", 10)
+def test_activations(shape: tuple[int, ...]) -> None:
     x = batch(*shape)
     last = np.ascontiguousarray(x.transpose(0, 2, 1))
-    for columns in (activations(x, threads=threads), activations(last, channels_last=True, threads=threads)):
+    for columns in (activations(x), activations(last, channels_last=True)):
         assert all(field.shape == shape[:2] for field in columns)
         check_rows(Columns(*(field.reshape(-1) for field in columns)), x)
 
@@ -401,8 +399,6 @@ def test_quantize() -> None:
     assert (found[1] == 0).all() and (found[2, :3] == 255).all()
     back = low[0] + found[0] * (high[0] - low[0]) / 254
     assert np.abs(back - x[0]).max() <= (high[0] - low[0]) / 508 * (1 + 1e-6)
-    out = np.empty_like(found)
-    assert quantize(x, low, high, out) is out
     nothing = np.full(5, np.nan)
     assert (quantize(np.full_like(x, np.nan), nothing, nothing) == 255).all()
     assert_array_equal(quantize(np.asfortranarray(x), low, high), found)

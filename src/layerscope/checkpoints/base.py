@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -14,7 +14,9 @@ from layerscope.checkpoints.storage import Damage, guarded, show
 from layerscope.dtypes import itemsize
 from layerscope.files import version, written_over
 
-__all__ = ["Checkpoint", "Listing", "Loader", "TensorSpec"]
+__all__ = ["Checkpoint", "Listing", "Loader", "TensorSpec", "plain_values"]
+
+MAX_EXTRA, MAX_TEXT = 200, 300
 
 #: gives the elements of a tensor
 Loader = Callable[[], NDArray[Any]]
@@ -61,7 +63,7 @@ class Checkpoint:
     foreign: Sequence[str] = ()
     #: one line each, for a person: what a pickle would have executed, what was skipped and why
     warnings: Sequence[str] = ()
-    #: small plain values beside the tensors, such as {"epoch": 7}
+    #: see `plain_values`
     extra: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,16 @@ class Checkpoint:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def plain_values(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """What a file holds beside its tensors, such as {"epoch": 7}: numbers and short texts, some hundred at most."""
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        short = type(value) in (bool, float) or (type(value) is int and not abs(value) >> 64)
+        if (short or (isinstance(value, str) and len(value) <= MAX_TEXT)) and len(values) < MAX_EXTRA:
+            values[show(key)] = value
+    return values
 
 
 class Listing:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec, plain_values
 from layerscope.checkpoints.storage import Damage, Layout, map_file, shape_of, show
 
 __all__ = ["open", "sniff"]
@@ -25,7 +26,7 @@ _BLOCKS = {
 }  # fmt: skip
 _VALUES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
-MAX_TENSORS, MAX_VALUES, MAX_NAME, MAX_EXTRA, MAX_TEXT = 200_000, 100_000, 1000, 200, 300
+MAX_TENSORS, MAX_VALUES, MAX_NAME = 200_000, 100_000, 1000
 MAX_ARRAY_DEPTH = 4
 
 
@@ -46,20 +47,22 @@ def open(path: Path) -> Checkpoint:
     tensors, values = cursor.number("<Q"), cursor.number("<Q")
     if tensors > MAX_TENSORS or values > MAX_VALUES:
         raise Damage(f"says that it has {tensors} tensors and {values} values, more than {MAX_TENSORS}")
-    extra, alignment = _values(cursor, values)
+    extra = dict(_values(cursor, values))
+    alignment = extra.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+        raise Damage(f"says that its tensors are aligned to {show(alignment)} bytes")
     entries = [_entry(cursor) for _ in range(tensors)]
     start = -(-cursor.at // alignment) * alignment
     listing = Listing()
-    for name, shape, kind, offset in entries:
-        spec = _spec(name, shape, kind)
+    for spec, offset in entries:
         first = start + offset
-        twice = name in listing.loaders
+        twice = spec.name in listing.loaders
         if twice or spec.nbytes + first > len(data):
             problem = "lists it twice" if twice else f"has {len(data)} bytes, not {spec.nbytes + first}"
-            raise Damage(f"is truncated or damaged: for {show(name)} the file {problem}")
-        layout, part = Layout.dense(spec.dtype, shape), data[first : first + spec.nbytes]
+            raise Damage(f"is truncated or damaged: for {show(spec.name)} the file {problem}")
+        layout, part = Layout.dense(spec.dtype, spec.shape), data[first : first + spec.nbytes]
         listing.add(spec, partial(layout.array, part))
-    return listing.checkpoint(path, "GGUF", extra)
+    return listing.checkpoint(path, "GGUF", plain_values(extra.items()))
 
 
 class _Cursor:
@@ -87,23 +90,14 @@ class _Cursor:
         return bytes(self.data[start : start + length]).decode("utf-8", "replace")
 
 
-def _values(cursor: _Cursor, count: int) -> tuple[dict[str, object], int]:
-    """The small values, and the alignment of the tensors."""
-    extra: dict[str, object] = {}
-    alignment = 32
+def _values(cursor: _Cursor, count: int) -> Iterator[tuple[str, Any]]:
+    """The values that are no arrays."""
     for _ in range(count):
         key, kind = cursor.text(), cursor.number("<I")
         if kind == ARRAY:
             _skip_array(cursor)
-            continue
-        value = cursor.text() if kind == STRING else cursor.number(_code(kind))
-        if key == "general.alignment" and isinstance(value, int):
-            alignment = value
-        if len(extra) < MAX_EXTRA and (not isinstance(value, str) or len(value) <= MAX_TEXT):
-            extra[show(key)] = value
-    if not 0 < alignment <= 1 << 20:
-        raise Damage(f"says that its tensors are aligned to {alignment} bytes")
-    return extra, alignment
+        else:
+            yield key, cursor.text() if kind == STRING else cursor.number(_code(kind))
 
 
 def _code(kind: int) -> str:
@@ -126,20 +120,17 @@ def _skip_array(cursor: _Cursor, depth: int = 0) -> None:
             _skip_array(cursor, depth + 1)
 
 
-def _entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    name = cursor.text()
-    dimensions = cursor.number("<I")
+def _entry(cursor: _Cursor) -> tuple[TensorSpec, int]:
+    """A tensor, and where it begins."""
+    name, dimensions = cursor.text(), cursor.number("<I")
     if dimensions > 8 or len(name) > MAX_NAME:
         raise Damage(f"gives {dimensions} dimensions to {show(name)}")
     # ggml counts the fastest axis first
     shape = shape_of([cursor.number("<Q") for _ in range(dimensions)][::-1])
-    return name, shape, cursor.number("<I"), cursor.number("<Q")
-
-
-def _spec(name: str, shape: tuple[int, ...], kind: int) -> TensorSpec:
+    kind, offset = cursor.number("<I"), cursor.number("<Q")
     if kind in _PLAIN:
-        return TensorSpec(name, shape, _PLAIN[kind])
+        return TensorSpec(name, shape, _PLAIN[kind]), offset
     label, elements, nbytes = _BLOCKS.get(kind, (f"ggml type {kind}", 1, 0))
     reason = f"{label} keeps blocks of {elements} elements with shared scales; use a file in F16, BF16 or F32"
     stored = -(-prod(shape) // elements) * nbytes
-    return TensorSpec(name, shape, label, unreadable=reason, stored_bytes=stored)
+    return TensorSpec(name, shape, label, unreadable=reason, stored_bytes=stored), offset

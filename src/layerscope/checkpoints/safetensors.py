@@ -7,7 +7,7 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec
+from layerscope.checkpoints.base import Checkpoint, Listing, TensorSpec, plain_values
 from layerscope.checkpoints.storage import Damage, Layout, map_file, shape_of, show
 
 __all__ = ["open", "sniff"]
@@ -31,11 +31,11 @@ def open(path: Path) -> Checkpoint:
     """The checkpoint in the file."""
     data = map_file(path)
     table, start = _table(data)
-    extra = _metadata(table.pop("__metadata__", None))
+    extra = table.pop("__metadata__", None)
     listing = Listing()
     for name, entry in table.items():
         _add(listing, name, entry, memoryview(data), start)
-    return listing.checkpoint(path, "safetensors", extra)
+    return listing.checkpoint(path, "safetensors", plain_values(extra.items()) if isinstance(extra, dict) else None)
 
 
 def _table(data: mmap.mmap) -> tuple[dict[str, Any], int]:
@@ -82,8 +82,3 @@ def _add(listing: Listing, name: str, entry: Any, data: memoryview, start: int) 
         raise Damage(f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}")
     layout = Layout.dense(dtype, shape)
     return listing.add(spec, lambda: layout.array(data[first:]))
-
-
-def _metadata(value: Any) -> dict[str, object]:
-    pairs = value.items() if isinstance(value, dict) else ()
-    return {show(key): text for key, text in list(pairs)[:200] if isinstance(text, str) and len(text) <= 300}

@@ -40,11 +40,6 @@ def _write(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
     return _read(array, dtype, shape)
 
 
-def _within(first: int, last: int, many: int) -> None:
-    if not 0 <= first <= last <= many:
-        raise ValueError(f"expected a stretch of {many}, got {first} to {last}")
-
-
 def _bins(counts: Array) -> int:
     if counts.size == 0:
         raise ValueError("expected at least one bin")
@@ -62,23 +57,20 @@ def columns(table: Array, *shape: int) -> Columns:
     return Columns.of(table[:4].reshape(4, *shape), table[4:].view(np.int64).reshape(4, *shape))
 
 
-def rows(values: Array, size: int, first: int, last: int, table: Array) -> None:
-    """Statistics of the rows from `first` to `last`. values float32 or float64 (R*size,), table float64 (8, R)."""
+def rows(values: Array, size: int, table: Array) -> None:
+    """Statistics of rows of that size. values float32 or float64 (R*size,), table float64 (8, R)."""
     many = table.shape[1]
-    _within(first, last, many)
     at, to = _read(values, values.dtype, (many * size,)), _write(table, _FLOAT64, (8, many))
-    _kernel("rows", values.dtype)(at, at, size, first, last, to, to + 4 * many * 8, many)
+    _kernel("rows", values.dtype)(at, at, size, to, to + 4 * many * 8, many)
 
 
-def channels_last(values: Array, first: int, last: int, table: Array) -> None:
-    """Statistics of the channels of the images `first` to `last`. values float32 (B, N, C), table (8, B*C)."""
+def channels_last(values: Array, table: Array) -> None:
+    """Statistics of the channels of every image. values float32 (B, N, C), table float64 (8, B*C)."""
     images, size, channels = values.shape
-    _within(first, last, images)
     at, to = _read(values, _FLOAT32, values.shape), _write(table, _FLOAT64, (8, images * channels))
     room = np.empty((5, channels))  # three lines of float64, three of int32
     sums, ints = _write(room, _FLOAT64, (5, channels)), to + 4 * images * channels * 8
-    marks = sums + 3 * channels * 8
-    kernel("channels_last_f4")(at, at, images, size, channels, first, last, sums, marks, to, ints)
+    kernel("channels_last_f4")(at, at, images, size, channels, sums, sums + 3 * channels * 8, to, ints)
 
 
 def bin_values(values: Array, edges: Array, counts: NDArray[np.int64]) -> None:

@@ -117,9 +117,7 @@ def sweep(values: Array, bits: Array, start: int, size: int, pivot: float) -> tu
 
 
 @njit
-def settle(
-    values: Array, bits: Array, channels: int, size: int, first: int, last: int, floats: Array, ints: Array
-) -> None:
+def settle(values: Array, bits: Array, channels: int, size: int, floats: Array, ints: Array) -> None:
     """Turn what the sweeps left into statistics, or go over a row again where it held a trap.
 
     In: floats pivot, sum and sum of squares of the shifted values; ints lowest key, highest key, zeros.
@@ -128,7 +126,7 @@ def settle(
     """
     top = np.iinfo(bits.dtype).max
     wide = bits.itemsize == 8
-    for row in range(first, last):
+    for row in range(floats.shape[1]):
         pivot, total, squares = floats[0, row], floats[1, row], floats[2, row]
         mean = total / max(size, 1)
         m2 = squares - total * mean
@@ -141,16 +139,16 @@ def settle(
             careful(values, start, channels, size, floats, ints, row)
 
 
-def rows(values, bits, size, first, last, floats, ints, many):
-    """Statistics of the rows from `first` to `last`, of `many`. values (many*size,); bits: the same as integers."""
-    values, bits = carray(values, last * size), carray(bits, last * size)
+def rows(values, bits, size, floats, ints, many):
+    """Statistics of every row. values (many*size,); bits: the same as integers."""
+    values, bits = carray(values, many * size), carray(bits, many * size)
     floats, ints = carray(floats, (4, many)), carray(ints, (4, many))
-    for row in range(first, last):
+    for row in range(many):
         pivot = np.float64(values[row * size]) if size else 0.0
         low, high, zeros, total, squares = sweep(values, bits, row * size, size, pivot)
         floats[0, row], floats[1, row], floats[2, row] = pivot, total, squares
         ints[0, row], ints[1, row], ints[2, row] = low, high, zeros
-    settle(values, bits, 1, size, first, last, floats, ints)
+    settle(values, bits, 1, size, floats, ints)
 
 
 def tile_sweep(lines: int) -> Callable[..., None]:
@@ -188,8 +186,8 @@ sweep_tile = tile_sweep(TILE)
 sweep_line = tile_sweep(1)
 
 
-def channels_last(values, bits, images, size, channels, first, last, sums, marks, floats, ints):
-    """Statistics of all channels of the images `first` to `last`. values, bits (B, N, C) -> (4, B*C).
+def channels_last(values, bits, images, size, channels, sums, marks, floats, ints):
+    """Statistics of all channels of every image. values, bits (B, N, C) -> (4, B*C).
 
     sums float64 (3, C), marks int32 (3, C): room to work in.
     """
@@ -200,7 +198,7 @@ def channels_last(values, bits, images, size, channels, first, last, sums, marks
     floats, ints = carray(floats, (4, images * channels)), carray(ints, (4, images * channels))
     pivot, totals, squares = sums[0], sums[1], sums[2]
     lows, highs, zeros = marks[0], marks[1], marks[2]
-    for image in range(first, last):
+    for image in range(images):
         lines, signs = values[image], bits[image]
         for channel in range(channels):
             pivot[channel] = lines[0, channel] if size else 0.0
@@ -216,8 +214,7 @@ def channels_last(values, bits, images, size, channels, first, last, sums, marks
             row = image * channels + channel
             floats[0, row], floats[1, row], floats[2, row] = pivot[channel], totals[channel], squares[channel]
             ints[0, row], ints[1, row], ints[2, row] = lows[channel], highs[channel], zeros[channel]
-    first, last = first * channels, last * channels
-    settle(whole_values, whole_bits, channels, size, first, last, floats, ints)
+    settle(whole_values, whole_bits, channels, size, floats, ints)
 
 
 @njit

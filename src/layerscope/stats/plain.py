@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .signatures import SIGNATURES
+
 __all__ = ["TWINS", "places"]
 
 Array = NDArray[Any]
@@ -70,20 +72,15 @@ def _moments(values: Array, floats: Array, ints: Array) -> None:
     floats[:] = mean + rest, m2, np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
-def _rows(
-    kind: str, values: int, bits: int, size: int, first: int, last: int, floats: int, ints: int, many: int
-) -> None:
-    x, to, counts = _at(values, kind, last, size), _at(floats, "f8", 4, many), _at(ints, "i8", 4, many)
-    for part in _parts(last - first, size):
-        rows = slice(first + part.start, first + part.stop)
-        _moments(x[rows], to[:, rows], counts[:, rows])
+def _rows(kind: str, values: int, bits: int, size: int, floats: int, ints: int, many: int) -> None:
+    x, to, counts = _at(values, kind, many, size), _at(floats, "f8", 4, many), _at(ints, "i8", 4, many)
+    for part in _parts(many, size):
+        _moments(x[part], to[:, part], counts[:, part])
 
 
-def _channels_last(
-    values: int, bits: int, images: int, size: int, channels: int, first: int, last: int, *others: int
-) -> None:
-    floats, ints = (_at(at, kind, 4, images, channels) for at, kind in zip(others[2:], ("f8", "i8"), strict=True))
-    for image, x in enumerate(_at(values, "f4", images, size, channels)[first:last], first):
+def _channels_last(kind: str, values: int, bits: int, images: int, size: int, channels: int, *others: int) -> None:
+    floats, ints = (_at(at, of, 4, images, channels) for at, of in zip(others[2:], ("f8", "i8"), strict=True))
+    for image, x in enumerate(_at(values, kind, images, size, channels)):
         _moments(np.ascontiguousarray(x.T), floats[:, image], ints[:, image])
 
 
@@ -108,8 +105,8 @@ def _spread(kind: str, bits: int, size: int, table: int, counts: int, out: int) 
     np.take(values, _at(bits, kind, size), out=_at(out, "f4", size))
 
 
-def _codes(values: int, channels: int, size: int, low: int, high: int, out: int) -> None:
-    x, to = _at(values, "f4", channels, size), _at(out, "u1", channels, size)
+def _codes(kind: str, values: int, channels: int, size: int, low: int, high: int, out: int) -> None:
+    x, to = _at(values, kind, channels, size), _at(out, "u1", channels, size)
     base, top = _at(low, "f8", channels, 1), _at(high, "f8", channels, 1)
     scale = np.where(top > base, 254.0 / (top - base), 0.0)
     for part in _parts(channels, size):
@@ -128,16 +125,8 @@ def _quiet(function: Callable[..., None]) -> Callable[..., None]:
     return twin
 
 
-_OF_A_TYPE = (
-    (_rows, ("f4", "f8")),
-    (_bin_values, ("f4", "f8")),
-    (_bin_pairs, ("f4", "f8")),
-    (_count_patterns, ("u1", "u2")),
-    (_spread, ("u1", "u2")),
-)
-#: a kernel's name in `signatures.SIGNATURES` -> its twin; the kernels of a survey have none
-TWINS: dict[str, Callable[..., None]] = {
-    f"{function.__name__[1:]}_{kind}": _quiet(partial(function, kind))
-    for function, kinds in _OF_A_TYPE
-    for kind in kinds
-} | {"channels_last_f4": _quiet(_channels_last), "codes_f4": _quiet(_codes)}
+_FUNCTIONS = {
+    f.__name__[1:]: f for f in (_rows, _channels_last, _bin_values, _bin_pairs, _count_patterns, _spread, _codes)
+}
+#: a kernel's name -> its twin; the kernels of a survey have none
+TWINS = {name: _quiet(partial(_FUNCTIONS[name[:-3]], name[-2:])) for name in SIGNATURES if name[:-3] in _FUNCTIONS}

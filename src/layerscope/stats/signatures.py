@@ -19,9 +19,9 @@ BLOCK = 2048
 
 #: kernel, "_" and the type of its values -> types of its arguments; "*" is a pointer to the first element
 SIGNATURES = {
-    "rows_f4": "float32* int32* int64 int64 int64 float64* int64* int64",
-    "rows_f8": "float64* int64* int64 int64 int64 float64* int64* int64",
-    "channels_last_f4": "float32* int32* int64 int64 int64 int64 int64 float64* int32* float64* int64*",
+    "rows_f4": "float32* int32* int64 float64* int64* int64",
+    "rows_f8": "float64* int64* int64 float64* int64* int64",
+    "channels_last_f4": "float32* int32* int64 int64 int64 float64* int32* float64* int64*",
     "bin_values_f4": "float32* int64 float32* int64 int64*",
     "bin_values_f8": "float64* int64 float64* int64 int64*",
     "bin_pairs_f4": "float32* int64 float32* int64 float64 uint32* uint16* int64*",

@@ -200,7 +200,7 @@ def _pieces(size: int, rows: int, most: int) -> list[Piece]:
 def _scan(values: Array, piece: Piece) -> Columns:
     """Statistics of every row of a piece."""
     table = np.empty((8, piece.rows))
-    calls.rows(values, piece.length, 0, piece.rows, table)
+    calls.rows(values, piece.length, table)
     return calls.columns(table, piece.rows)
 
 

@@ -43,7 +43,7 @@ def described(named: Iterable[Named], suffix: str = "") -> list[Entry]:
 def _whole(tensor: Tensor) -> Columns:
     """Statistics of a float32 tensor on the host, without a histogram: one column."""
     table = np.empty((8, 1))
-    rows(tensor.detach().reshape(-1).numpy(), tensor.numel(), 0, 1, table)
+    rows(tensor.detach().reshape(-1).numpy(), tensor.numel(), table)
     return columns(table, 1)
 
 
@@ -87,7 +87,7 @@ def _alike(group: list[tuple[int, NDArray[np.float32]]]) -> dict[int, Found]:
     many, size = len(group), group[0][1].size
     values = np.stack([one for _, one in group])  # (k, n)
     table = np.empty((8, many))
-    rows(values.reshape(-1), size, 0, many, table)
+    rows(values.reshape(-1), size, table)
     stats = columns(table, many)
     low, high = stats.min.astype(np.float32), stats.max.astype(np.float32)
     with np.errstate(all="ignore"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from layerscope.checkpoints.base import plain_values
 from layerscope.checkpoints.storage import Damage, show
 
 from .builders import Array, Tensor
@@ -30,8 +31,6 @@ MAX_NAME = 4000
 #: characters of all names plus what visits cost; without a bound a few nested lists name 2**n tensors
 MAX_WORK = 20_000_000
 VISIT = 20
-MAX_EXTRA = 200
-MAX_TEXT = 300
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ def find(root: Any) -> Found:
         found.add_weights(walk.leaves(Dictionary((k, v) for k, v in root.items() if k not in training)))
         for key in training:
             found.add_training(walk.leaves(root[key], _text(key)))
-    found.extra = _plain_values(root) if isinstance(root, Dictionary) else {}
+    found.extra = plain_values((_text(key), root[key]) for key in root) if isinstance(root, Dictionary) else {}
     if found.stripped:
         found.extra["stripped_prefix"] = ", ".join(found.stripped)
     return found
@@ -213,12 +212,3 @@ def _common_prefix(names: list[str]) -> str:
             break
         cut = longer
     return cut
-
-
-def _plain_values(root: Dictionary) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for key, value in root.items():
-        short = type(value) in (bool, float) or (type(value) is int and not abs(value) >> 64)
-        if (short or (isinstance(value, str) and len(value) <= MAX_TEXT)) and len(values) < MAX_EXTRA:
-            values[show(_text(key))] = value
-    return values

@@ -63,9 +63,9 @@ class Output(NamedTuple):
         rows, size, channels = values.shape if last else (len(values), values.shape[2], values.shape[1])
         table = scratch.table(rows * channels)
         if last:
-            calls.channels_last(values, 0, rows, table)
+            calls.channels_last(values, table)
         else:
-            calls.rows(values.reshape(-1), size, 0, rows * channels, table)
+            calls.rows(values.reshape(-1), size, table)
         each = rows // images
         if size * each >= 1 << 31:  # the products of the exact sums would not fit
             raise UsageError(
