@@ -194,7 +194,7 @@ def test_whatever_ends_the_block_the_hooks_are_gone(model, error):
 
     nothing = {"on_input": end, "on_exit": lambda *_: None, "on_shape": lambda *_: None}
     try:
-        with observing(model, ["stem", ""], replacing=True, fallback=["encoder"], **nothing):
+        with observing(model, ["stem", ""], lambda *_: None, replacing=True, fallback=["encoder"], **nothing):
             assert hooks_of(model)
             model(torch.randn(1, 3, 16, 16))
     except BaseException as raised:

@@ -37,9 +37,9 @@ class _Stop(BaseException):
 
 
 class Observation:
-    """A block of `observing`. `calls`: how often each module has run in it so far, by its path."""
+    """A block of `observing`. `calls`: how often each module has run so far, where there is an `on_output`."""
 
-    def __init__(self, on_output: OnOutput, replacing: bool, limits: Mapping[str, int]) -> None:
+    def __init__(self, on_output: Any, replacing: bool, limits: Mapping[str, int]) -> None:
         self.calls = Counter[str]()
         self._on_output, self._replacing, self._limits, self._waiting = on_output, replacing, limits, set(limits)
 
@@ -74,10 +74,11 @@ class Observation:
         return hook
 
     def _fallback_hook(self, path: str, paths: Iterable[str]) -> Callable[..., Any]:
-        hook, inside = self._output_hook(path), [other for other in paths if other.startswith(f"{path}.")]
+        hook, calls, within = self._output_hook(path), self.calls, f"{path}."
 
         def fallback(module: nn.Module, inputs: object, output: object) -> object:
-            return None if any(self.calls[other] for other in inside) else hook(module, inputs, output)
+            ran = any(calls[other] for other in paths if other.startswith(within))
+            return None if ran else hook(module, inputs, output)
 
         return fallback
 
@@ -86,15 +87,11 @@ def _swapped(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
     return new if tensor is old else tensor
 
 
-def _ignored(*_: object) -> None:
-    return
-
-
 @contextmanager
 def observing(
     model: nn.Module | Table,
     modules: Iterable[str],
-    on_output: OnOutput = _ignored,
+    on_output: OnOutput | None = None,
     stop_after: Counter[str] | None = None,
     *,
     replacing: bool = False,
@@ -130,7 +127,8 @@ def observing(
                 continue
             if on_input is not None:
                 handles.callback(before(module, partial(on_input, path), with_kwargs=True).remove)
-            handles.callback(after(module, observation._output_hook(path)).remove)
+            if on_output is not None:
+                handles.callback(after(module, observation._output_hook(path)).remove)
             if on_exit is not None:
                 handles.callback(after(module, partial(on_exit, path), always_call=True).remove)
         for path in fallback:
@@ -232,14 +230,6 @@ def _same_buffers(model: nn.Module, unmarked: bool) -> Iterator[None]:
                 buffer.copy_(copy)
 
 
-def _evaluating(model: nn.Module) -> None:
-    try:
-        model.eval()
-    except NotImplementedError:  # the module of an exported program has no modes
-        for module in model.modules():
-            module.training = False
-
-
 @contextmanager
 def looking(model: nn.Module, evaluating: bool = True) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards training flags, buffers and random state are as they were.
@@ -251,7 +241,11 @@ def looking(model: nn.Module, evaluating: bool = True) -> Iterator[None]:
     with _same_random_state(model), torch.no_grad(), _same_buffers(model, not evaluating):
         try:
             if evaluating:
-                _evaluating(model)
+                try:
+                    model.eval()
+                except NotImplementedError:  # the module of an exported program has no modes
+                    for module, _ in flags:
+                        module.training = False
             yield
         finally:
             for module, training in flags:
