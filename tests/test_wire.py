@@ -1,4 +1,4 @@
-"""The wire format: what the page is told equals the record, and a record that lies is refused."""
+"""The viewer's format: what the page reads equals the record."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import json
 import posixpath
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -170,38 +171,22 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         live.take(request.query_params.get("name", "image"), data)
         return _json({"ok": True})
 
-    async def worked(request: Request, job: Callable[[], bytes | str], kind: str = _BINARY) -> Response:
-        return Response(await _unless_gone(request, worker.submit(job)), media_type=kind)
+    def worked(make: Callable[..., bytes | str], kind: str = _BINARY, place: bool = False) -> Endpoint:
+        """What `make` returns in the worker's thread for what is in the address, with the place in its query."""
 
-    async def unit(request: Request) -> Response:
-        key, channel, number = (request.path_params[name] for name in ("key", "channel", "image"))
-        at = _place(request)
-        return await worked(request, lambda: live.look(key, channel, number, at), _JSON)
+        async def answer(request: Request) -> Response:
+            arguments = [*request.path_params.values(), *([_place(request)] if place else [])]
+            return Response(await _unless_gone(request, worker.submit(partial(make, *arguments))), media_type=kind)
 
-    async def kernels(request: Request) -> Response:
-        return await worked(request, lambda: json_text(viewer.index(live.kernels())), _JSON)
-
-    async def kernel(request: Request) -> Response:
-        record = await _unless_gone(request, worker.submit(live.kernels))
-        data = await asyncio.to_thread(viewer.block_of, record, request.path_params["id"], 0)
-        return Response(data, media_type=_BINARY)
-
-    async def tokens(request: Request) -> Response:
-        key, number = request.path_params["key"], request.path_params["image"]
-        return await worked(request, lambda: live.tokens(key, number))
-
-    async def attention(request: Request) -> Response:
-        key, number, (y, x) = request.path_params["key"], request.path_params["image"], _place(request)
-        at = None if y is None else (y, x or 0)
-        return await worked(request, lambda: live.attention(key, number, at))
+        return answer
 
     return [
         Route("/api/image", image, methods=["POST"]),
-        Route("/api/unit/{key:path}/{channel:number}/{image:number}", unit),
-        Route("/api/kernels", kernels),
-        Route("/api/block/kernels/{id:number}/0", kernel),
-        Route("/api/tokens/{key:path}/{image:number}", tokens),
-        Route("/api/attention/{key:path}/{image:number}", attention),
+        Route("/api/unit/{key:path}/{channel:number}/{image:number}", worked(live.look, _JSON, place=True)),
+        Route("/api/kernels", worked(lambda: json_text(viewer.index(live.kernels())), _JSON)),
+        Route("/api/block/kernels/{id:number}/0", worked(lambda number: viewer.block_of(live.kernels(), number, 0))),
+        Route("/api/tokens/{key:path}/{image:number}", worked(live.tokens)),
+        Route("/api/attention/{key:path}/{image:number}", worked(live.attention, place=True)),
     ]
 
 

@@ -57,7 +57,7 @@ def safe_name(name: str) -> str:
 
 
 class Live:
-    """Networks, one or two to compare, and the images that they look at. `warn` is told what fails."""
+    """Networks, one or two to compare, and the images that they look at. `warn` hears what fails."""
 
     def __init__(
         self,
@@ -131,14 +131,15 @@ class Live:
         network, entry = self._asked(key, image)
         return self._kept.get((key, image), lambda: block(tokens_of(network, self.images[image], entry, image), 0))
 
-    def attention(self, key: str, image: int, at: tuple[int, int] | None) -> bytes:
-        """What the heads look at from the patch `at`, or on average, as a block. Runs in the worker."""
+    def attention(self, key: str, image: int, at: tuple[int | None, int | None]) -> bytes:
+        """What the heads look at from the patch `at`, on average if its row is None, as a block. Runs in the worker."""
         network, entry = self._asked(key, image)
         if entry.type != "attention":
             raise UsageError(f"{key}: is no attention; ask for a layer named PATH/attention")
         if self._attention is None or self._attention[0] != (key, image):
             self._attention = (key, image), attention_of(network, self.images[image], entry)
-        return block(seen_from(entry, image, self._attention[1], at), 0)
+        patch = None if at[0] is None else (at[0], at[1] or 0)
+        return block(seen_from(entry, image, self._attention[1], patch), 0)
 
     def _asked(self, key: str, image: int) -> tuple[Network, Entry]:
         record = self._session.record

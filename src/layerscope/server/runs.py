@@ -25,7 +25,7 @@ __all__ = ["Following", "described", "export_run", "run_path"]
 POLL_S = 1.0
 #: records that are kept in memory, beside their maps, which stay in the file until they are looked at
 MOST_RECORDS = 8
-#: what is told of a run at most
+#: what the page gets of a run at most
 _POINTS, _NAMES, _EVENTS = 400, 16, 500
 #: figures of single layers and tensors: their histograms say more
 _SINGLE = ("dead/", "gradient/", "update to weight/")
@@ -74,7 +74,7 @@ def described(run: Run, skipped: dict[int, str]) -> dict[str, Any]:
 
 
 def export_run(path: Path, html: Path, budget_bytes: int, warn: Callable[[str], None]) -> Path:
-    """Write a run as one HTML file of at most so many bytes. Raises RecordError, OutputError."""
+    """Write a run as one HTML file of at most `budget_bytes`. Raises RecordError, OutputError."""
     run = open_run(path)
     return write_run(described(run, {}), run.record, html, budget_bytes, warn)
 
@@ -82,7 +82,7 @@ def export_run(path: Path, html: Path, budget_bytes: int, warn: Callable[[str], 
 class Following:
     """A run that may still grow, be thinned, or take the place of another one while it is read.
 
-    `look` is called by a thread of its own; what is asked for runs in others. `warn` is told what cannot be read.
+    `look` is called by a thread of its own; what is asked for runs in others. `warn` hears what cannot be read.
     """
 
     def __init__(self, path: Path, session: Session, warn: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from layerscope.errors import LayerscopeError
 
 __all__ = ["Busy", "Closing", "Worker"]
 
-#: jobs that may wait; who asks for more is told to come back
+#: jobs that may wait; a further one is refused for now
 MOST_WAITING = 16
 
 
@@ -65,5 +65,5 @@ class Worker:
                 continue  # the tab that asked is gone
             try:
                 future.set_result(work())
-            except BaseException as error:  # handed to whoever waits for it
+            except BaseException as error:  # raised where the result is waited for
                 future.set_exception(error)

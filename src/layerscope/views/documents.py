@@ -23,7 +23,7 @@ __all__ = ["QUANTILES", "document", "dumps", "quantiles_of", "structure_document
 
 Row = dict[str, Any]
 
-#: what is told of the values of a surveyed channel, by name, beside least and greatest
+#: quantiles of the values of a surveyed channel, by name
 QUANTILES = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
 #: how a cell begins that a spreadsheet takes for a formula (OWASP, "CSV Injection")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")

@@ -213,7 +213,7 @@ def run_document(
 
 
 class _Step:
-    """One step of a training within so many bytes.
+    """One step of a training in at most `room` bytes.
 
     Layers without maps have their statistics in the index, and no block.
     """

@@ -189,7 +189,7 @@ def _outputs(record: Record) -> str:
 
 
 def _survey(out: Console, record: Record) -> None:
-    _print_rows(out, _rows(out, record))
+    _print_rows(out, _rows(out, record), () if out.width >= _WIDE else ("shape",))
     images = int(record.provenance.get("images", 0))
     of = record.provenance.get("of", images)
     looked = counted(images, "image") if images == of else f"{images:,} of {of:,} images"
