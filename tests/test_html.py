@@ -144,7 +144,7 @@ def test_the_file_holds_index_blocks_and_pictures(web, record, tmp_path):
     index = json.loads(found.by_id("layerscope-index"))
     assert [layer["key"] for layer in index["layers"]] == list(record.entries)
     assert index["left_out"] == []
-    for number, entry in enumerate(record):
+    for number, entry in enumerate(record.values()):
         text = found.by_id(f"block-{number}-0")
         block = gzip.decompress(base64.b64decode(text))
         assert np.array_equal(read(block)["codes"], entry.maps[0].codes)
@@ -226,7 +226,7 @@ def shown(page: str) -> tuple[dict, dict[str, dict]]:
 def test_neighbours_make_smooth_maps_a_good_deal_smaller(web):
     record = pyramid()
     size = sum(len(text) for text in fitted(record, 10**9).texts.values())
-    plain = sum(len(base64.b64encode(gzip.compress(viewer_format.block(entry, 0)))) for entry in record)
+    plain = sum(len(base64.b64encode(gzip.compress(viewer_format.block(entry, 0)))) for entry in record.values())
     assert size < 0.9 * plain
     assert {block["flags"] for block in shown(html.document(record)[0])[1].values()} == {0, 1}
 

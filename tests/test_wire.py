@@ -177,7 +177,7 @@ def test_every_entry_of_every_kind_of_record_can_be_read(record, checkpoint, sma
     both = layerscope.compare(small, small, photo)
     for one in (record, both, layerscope.weights(checkpoint)):
         index = viewer_format.index(one)
-        for row, found in zip(index["layers"], one, strict=True):
+        for row, found in zip(index["layers"], one.values(), strict=True):
             block = read(viewer_format.block(found, 0))
             maps = row["maps"][0] if row["maps"] else {"c": row["channels"], "h": 0, "w": 0}
             assert block["shape"] == (maps["c"], maps["h"], maps["w"])

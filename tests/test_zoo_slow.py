@@ -56,11 +56,11 @@ def look(model: torch.nn.Module, x: Any, **options: Any) -> layerscope.Record:
     assert len(record) > 5
     table = Table(getattr(model, "model", model))
     leaves = [path for path in table.observable if path in table.leaves]
-    shown = {entry.site.path for entry in record} | set(record.never)
+    shown = {entry.site.path for entry in record.values()} | set(record.never)
     assert not [
         path for path in leaves if not any(one == path or one.startswith((f"{path}[", f"{path}.")) for one in shown)
     ]
-    for entry in record:
+    for entry in record.values():
         assert entry.columns is not None
         assert np.all(entry.columns.count + entry.columns.nan + entry.columns.inf > 0)
         assert entry.site.layout or len(entry.shape) > 5
@@ -89,7 +89,7 @@ def test_detection(name, tmp_path):
 @pytest.mark.parametrize("name", SEGMENT)
 def test_segmentation(name):
     record = look(build(f"torchvision:{name}", 4), torch.randn(1, 3, 64, 96))
-    assert {entry.site.layout for entry in record} <= {"NCHW", "NC"}
+    assert {entry.site.layout for entry in record.values()} <= {"NCHW", "NC"}
 
 
 @pytest.mark.parametrize("name", VIDEO)
@@ -97,7 +97,7 @@ def test_video(name):
     side = 224 if name in ("mvit_v1_b", "s3d") else 64
     # MViT's attention is 25,089 x 25,089 in its first block: that is the minute, not the maps.
     record = look(build(f"torchvision:{name}", 4), torch.randn(1, 3, 16, side, side), maps=False)
-    assert any(entry.site.layout == "NCDHW" for entry in record)
+    assert any(entry.site.layout == "NCDHW" for entry in record.values())
 
 
 @pytest.mark.parametrize("name", TIMM)

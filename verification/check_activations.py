@@ -91,7 +91,7 @@ class Zoo:
         (given,) = net.args
         record = layerscope.features(net.model, copy.deepcopy(given))
         expected = _flat(truth, set(Table(net.model).observable))
-        for entry in record:
+        for entry in record.values():
             tensor, kept = expected[entry.key]
             if kept:
                 self._entry(f"{net.name} {entry.key}", entry, tensor)

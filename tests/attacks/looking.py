@@ -29,7 +29,7 @@ def _terminal(record: Record) -> None:
 
 def _viewer(record: Record) -> None:
     json_text(viewer_format.index(record))
-    for entry in record:
+    for entry in record.values():
         for image in range(max(1, min(len(entry.maps), 4))):
             viewer_format.block(entry, image)
             viewer_format.predicted(viewer_format.block(entry, image))
@@ -39,7 +39,7 @@ def _viewer(record: Record) -> None:
 def _asked(record: Record) -> None:
     assert isinstance(repr(record), str)
     record.only("*")
-    for entry in record:
+    for entry in record.values():
         assert len(entry.dead) <= (entry.columns.count.size if entry.columns else 0)
         assert record[entry.key] is entry
 
@@ -59,7 +59,7 @@ def views(folder: Path) -> dict[str, Callable[[Record], Any]]:
             viewer_format.picture_of(record, at) for at in range(len(record.pictures))
         ],
         "pictures of the data": lambda record: [viewer_format.thumbnail(one) for one in record.shown],
-        "profile": lambda record: [profile_block(one.profile) for one in record if one.profile],
+        "profile": lambda record: [profile_block(one.profile) for one in record.values() if one.profile],
         "json": lambda record: documents.dumps(documents.document(record)).encode(),
         "csv": lambda record: [text.encode() for text in documents.tables(record).values()],
         "terminal": _terminal,

@@ -54,7 +54,7 @@ class Crowd:
         assert found
         self.port, self.token = int(found[1]), found[2]
         self.refused: Counter[str] = Counter()
-        self.blocks = [viewer_format.block(entry, 0) for entry in load(path)]
+        self.blocks = [viewer_format.block(entry, 0) for entry in load(path).values()]
 
     def say(self, order: str) -> None:
         self.orders.write(f"{order}\n")
