@@ -269,7 +269,7 @@ def test_a_damaged_or_foreign_file_is_compiled_anew(damage: str, kept: Path, mon
     assert broken != whole
     kept.write_bytes(broken)
     executed = []
-    monkeypatch.setattr(objects, "_codes", {})
+    monkeypatch.setattr(objects, "_code", b"")
     monkeypatch.setattr(objects, "_key", lambda: KEY)
     monkeypatch.setattr(objects, "_export", lambda line: CODE)
     monkeypatch.setattr(objects, "_load", lambda code: executed.append(code) or {"rows_f4": 1})
@@ -277,7 +277,7 @@ def test_a_damaged_or_foreign_file_is_compiled_anew(damage: str, kept: Path, mon
     assert cache.load(KEY) is None
     assert objects._made(compiled=False).keys() == {"rows_f4"}
     assert executed == [CODE] and kept.read_bytes() == whole
-    monkeypatch.setattr(objects, "_codes", {})
+    monkeypatch.setattr(objects, "_code", b"")
     monkeypatch.setattr(objects, "_export", lambda line: pytest.fail("compiled once more"))
     objects._made(compiled=False)
 

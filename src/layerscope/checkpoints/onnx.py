@@ -46,7 +46,9 @@ def open(path: Path) -> Checkpoint:
         if number == 7:
             model.graph(root.message(value))
         elif number == 25:
-            model.function(root.message(value))
+            for inner, node in root.message(value).fields():  # a function, whose nodes have constants, too
+                if inner == 7:
+                    model.node(root.message(node), 1)
     return model.listing.checkpoint(path, "ONNX")
 
 
@@ -67,12 +69,6 @@ class _Model:
                 self.add(graph.message(value))
             elif number == 15:
                 self.add_sparse(graph.message(value))
-
-    def function(self, function: Message) -> None:
-        """Add the constants of a function's nodes."""
-        for number, value in function.fields():
-            if number == 7:
-                self.node(function.message(value), 1)
 
     def node(self, node: Message, depth: int) -> None:
         """Add the value of a Constant node under the name of its output."""

@@ -34,7 +34,8 @@ def from_archive(archive: Archive, path: Path) -> Checkpoint:
         names = ", ".join(show(name, 40) for name in list(archive.entries)[:3]) or "nothing"
         raise Damage(f"is a zip archive without a data.pkl, holding {names}", "give a file of torch.save")
     folder = pickles[0].removesuffix("data.pkl")
-    _check_byte_order(archive, folder)
+    if f"{folder}byteorder" in archive.entries and bytes(archive.read(f"{folder}byteorder")[:3]) == b"big":
+        raise Damage("was saved on a big-endian machine", "load it with torch and save it again on this one")
     storages = _Storages(archive, f"{folder}data/")
     machine = Machine(_pickle(archive, pickles[0]), BUILDERS, storages.find)
     root = machine.load()
@@ -56,12 +57,6 @@ def _with_constants(root: Any, constants: Any) -> Any:
         return root
     named = Dictionary((f"c{i}", constant) for i, constant in enumerate(constants))
     return Node(root.maker, attributes=Dictionary([*root.attributes.items(), ("CONSTANTS", named)]))
-
-
-def _check_byte_order(archive: Archive, folder: str) -> None:
-    name = f"{folder}byteorder"
-    if name in archive.entries and bytes(archive.read(name)[:3]) == b"big":
-        raise Damage("was saved on a big-endian machine", "load it with torch and save it again on this one")
 
 
 class _Storages:

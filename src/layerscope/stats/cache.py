@@ -26,6 +26,7 @@ WAIT_S, QUIET_S = 120.0, 10.0
 
 _MAGIC = b"layerscope kernels 1\n"
 _POLL_S = 0.05
+_OWN = os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 #: more bytes than the code has: a full disk is found out before ten seconds of work
 _ROOM = bytes(1 << 17)
 #: Windows locks bytes against writing, too: one behind all that is written
@@ -86,7 +87,8 @@ def _store(folder: Path, key: bytes, code: bytes) -> None:
             file.write(_MAGIC + key + hashlib.sha256(code).digest() + code)
         draft.replace(folder / _name(key))
     except OSError as error:
-        say(f"the compiled kernels could not be kept in {folder} ({_reason(error)}); set {SETTING}=FOLDER to another")
+        why = error.strerror or error
+        say(f"the compiled kernels could not be kept in {folder} ({why}); set {SETTING}=FOLDER to another")
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 
@@ -98,7 +100,9 @@ def _locked(key: bytes) -> tuple[Path, IO[bytes]]:
         file = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(folder / f"{_name(key)}.lock", "r+b", 0, opener=_private)  # noqa: SIM115 - the lock lives on
+            file = open(  # noqa: SIM115 - the lock lives on
+                folder / f"{_name(key)}.lock", "r+b", 0, opener=lambda path, flags: os.open(path, flags | _OWN, 0o600)
+            )
             if file.write(_ROOM) < len(_ROOM):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if not _trusted(os.fstat(file.fileno())):
@@ -106,18 +110,10 @@ def _locked(key: bytes) -> tuple[Path, IO[bytes]]:
             _wait(file)
             return folder, file
         except OSError as error:
-            reasons.append(f"{folder}: {_reason(error)}")
+            reasons.append(f"{folder}: {error.strerror or error}")
             if file is not None:
                 file.close()
     raise Unkept(f"no folder keeps them ({', '.join(reasons)}); set {SETTING}=FOLDER to one that can be written to")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
 
 
 def _wait(file: IO[bytes]) -> None:

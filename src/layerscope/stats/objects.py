@@ -33,7 +33,7 @@ Kernel = Callable[..., None]
 _lock = Lock()
 _kernels: dict[str, Kernel] = {}
 _owners: list[Any] = []  # of the memory that code lies in
-_codes: dict[bytes, bytes] = {}  # one, by its key: what runs here, or came from the process that started this one
+_code = b""  # key and code of what runs here, or came from the process that started this one
 
 
 def kernel(name: str) -> Kernel:
@@ -56,16 +56,18 @@ def machine_code() -> bytes:
     with _lock:
         if _kernels.keys() != SIGNATURES.keys():
             _kernels.update(_made(compiled=True))
-    return b"".join(key + code for key, code in _codes.items())
+    return _code
 
 
 def adopt(code: bytes) -> None:
     """Take what `machine_code` gave in another process. What was compiled for another processor is not used."""
-    _codes[code[:_KEY_BYTES]] = code[_KEY_BYTES:]
+    global _code
+    _code = code
 
 
 def _made(compiled: bool) -> dict[str, Kernel]:
     """The kernels, or, unless they have to be `compiled`, numpy's where each process would compile them for itself."""
+    global _code
     chosen = os.environ.get("LAYERSCOPE_KERNELS")
     if chosen == "numpy" and not compiled:
         return plain.TWINS
@@ -73,10 +75,9 @@ def _made(compiled: bool) -> dict[str, Kernel]:
     if chosen != "numba":
         try:
             key = _key()
-            code = _codes.get(key) or cache.fetch(key, _export, anyway=compiled)
-            addresses = _load(code)
-            _codes.clear()
-            _codes[key] = code
+            code = _code if _code[:_KEY_BYTES] == key else key + cache.fetch(key, _export, anyway=compiled)
+            addresses = _load(code[_KEY_BYTES:])
+            _code = code
             return _bound(addresses)
         except (cache.Unkept, *_FAILURES) as error:
             why = " ".join(str(error).split())

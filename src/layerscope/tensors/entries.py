@@ -92,8 +92,8 @@ def kernel_maps(bits: NDArray, dtype: str, layout: str) -> tuple[Maps | None, st
     if layout == "OI" or (layout == "OIHW" and bits.shape[2:] == (1, 1)):
         return _matrix(bits.reshape(bits.shape[:2]), dtype)
     if layout == "OIL":
-        values = _floats(bits, dtype)
-        return _coded(values, *_span(values)), "one tile a kernel, rows are input channels"
+        tiles = _floats(bits, dtype)
+        return _coded(tiles, *_span(tiles)), "one tile a kernel, rows are input channels"
     if layout == "OIDHW":
         bits = bits.reshape(*bits.shape[:2], -1, bits.shape[4])  # depth slices below each other
     outputs, inputs, height, width = bits.shape

@@ -114,7 +114,9 @@ class _Walk:
             for key, child in children:
                 yield from self._leaves(child, f"{name}.{key}" if name else str(key), depth + 1, seen)
             # Objects refer to each other in circles: they are visited once, the rest just not within itself.
-            if not isinstance(value, Node) or _is_module(value):
+            maker = value.maker if isinstance(value, Node) else None
+            script = isinstance(maker, Global) and maker.module.startswith("__torch__")
+            if not isinstance(value, Node) or script or _is_state(value):
                 seen.discard(id(value))
 
     def _spend(self, n: int) -> None:
@@ -144,11 +146,6 @@ def _children(value: Any) -> list[tuple[Any, Any]]:
 def _is_state(node: Node) -> bool:
     """Whether the object is a torch module by what it consists of."""
     return not {"_parameters", "_buffers", "_modules"}.isdisjoint(node.attributes)
-
-
-def _is_module(node: Node) -> bool:
-    script = isinstance(node.maker, Global) and node.maker.module.startswith("__torch__")
-    return script or _is_state(node)
 
 
 def _module_children(node: Node) -> list[tuple[Any, Any]]:
