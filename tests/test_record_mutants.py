@@ -12,10 +12,16 @@ from safetensors.numpy import load_file, save_file
 from layerscope.errors import RecordError
 from layerscope.records.arrays import Arrays
 from layerscope.records.file import load
+from layerscope.records.maps import Maps
 from layerscope.records.profiles import Crop, Examples, Line, Profile, crop_of, edges_of, wanted
-from layerscope.records.record import Entry, Record
+from layerscope.records.record import Entry, Record, last_of_size
 from layerscope.records.sites import Site
 from tests.survey.making import record
+
+
+def square(side):
+    ends = np.zeros(2, np.float32)
+    return Maps(ends, ends, (2, side, side), np.zeros((2, side, side), np.uint8))
 
 
 def changed(path, change):
@@ -39,6 +45,22 @@ def test_what_is_about_tensors(kind, layout, expected):
     made = Record(kind, "x")
     made.add(Entry(Site("a", 0, layout), "Conv2d", (1, 2, 3, 3), "float32"))
     assert made.of_tensors is expected
+
+
+def test_entries_by_path_or_type():
+    made = record()
+    made["relu"].type = "ReLU"
+    assert list(made.only("conv")) == list(made.only("Conv*")) == ["conv"]
+    assert list(made.only("conv", "ReLU")) == ["conv", "relu"] and list(made.only("Linear")) == []
+
+
+def test_a_vector_is_no_stage_of_a_network():
+    entries = [
+        Entry(Site(f"{side}{at}", 0, "NCHW"), "Conv2d", (1, 2, side, side), "float32", maps=[square(side)])
+        for at in range(2)
+        for side in (4, 1)
+    ]
+    assert [entry.key for entry in last_of_size(entries)] == ["41"]
 
 
 def test_a_fault_that_does_not_name_the_file_gets_its_name(tmp_path):
