@@ -70,7 +70,8 @@ class Arrays:
 
     def read(self, name: str, dtype: type[np.generic], axes: str) -> NDArray:
         """An array; axes as letters and sizes: `C h w`. Raises ValueError where it is of another kind or size."""
-        return self.later(name, dtype, axes)[1]()
+        self._shape(name, dtype, axes)
+        return self._read(name)
 
     def later(self, name: str, dtype: type[np.generic], axes: str) -> tuple[tuple[int, ...], Callable[[], NDArray]]:
         """The sizes of an array, and what reads it: it raises RecordError for a file that has changed."""
@@ -94,11 +95,11 @@ class Arrays:
             raise ValueError(f" is not one of the {len(self._totals.count)} columns of {_TOTALS}")
         return self._totals.take(np.s_[at : at + 1])
 
-    def _shape(self, name: str, dtype: type[np.generic], axes: str) -> tuple[int, ...]:
+    def _shape(self, name: str, dtype: Any, axes: str) -> tuple[int, ...]:
         if name in self._names:
             raise ValueError(f": {name} is used twice")
         self._names.add(name)
-        part, (kind, letters) = self._handle.get_slice(name), _expected(np.dtype(dtype), axes)
+        part, (kind, letters) = self._handle.get_slice(name), _expected(dtype, axes)
         shape = tuple(part.get_shape())
         if part.get_dtype() != kind or len(shape) != len(letters):
             raise ValueError(f": {name} is {part.get_dtype()} of {len(shape)} axes, not {kind} of {len(letters)}")
@@ -126,7 +127,8 @@ class Arrays:
 
 
 @cache
-def _expected(dtype: np.dtype[Any], axes: str) -> tuple[str, list[tuple[str, int]]]:
+def _expected(dtype: Any, axes: str) -> tuple[str, list[tuple[str, int]]]:
     """The element type as safetensors names it; of each axis its letter, or its size."""
+    kind = np.dtype(dtype)
     letters = [("", int(axis)) if axis.isdigit() else (axis, 0) for axis in axes.split()]
-    return f"{dtype.kind.upper()}{dtype.itemsize * 8}", letters
+    return f"{kind.kind.upper()}{kind.itemsize * 8}", letters

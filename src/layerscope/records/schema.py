@@ -117,22 +117,25 @@ def _maybe(codec: Codec) -> Codec:
     )
 
 
-def _listed(codecs: Iterable[Codec], made: Callable[[list[Any]], Any], count: int | None = None) -> Codec:
+def _listed(codecs: Sequence[Codec], make: Callable[[list[Any]], Any], count: int | None = None) -> Codec:
+    """A list with one value for each codec; of any length, without a count, for the only codec."""
+    each: Iterable[Codec] = codecs if count else repeat(codecs[0])
+
     def read(value: Any, arrays: Arrays) -> Any:
         if type(value) is not list or count not in (None, len(value)):
             raise ValueError(" is not a list" if count is None else f" is not a list of {count}")
         parts: list[Any] = []
         try:
-            parts.extend(codec.read(part, arrays) for codec, part in zip(codecs, value, strict=False))
+            parts.extend(codec.read(part, arrays) for codec, part in zip(each, value, strict=False))
         except ValueError as error:
             raise _at(len(parts), error) from None
-        return made(parts)
+        return make(parts)
 
     def write(value: Iterable[Any], place: str, packed: Packed) -> list[Any]:
-        pairs = enumerate(zip(codecs, value, strict=False))
+        pairs = enumerate(zip(each, value, strict=False))
         return [codec.write(part, f"{place}.{at}", packed) if codec.write else part for at, (codec, part) in pairs]
 
-    return Codec(read, write)
+    return Codec(read, write if any(codec.write for codec in codecs) else None)
 
 
 def _keyed(codec: Codec) -> Codec:
@@ -142,7 +145,7 @@ def _keyed(codec: Codec) -> Codec:
             raise ValueError(" has the same key twice")
         return keyed
 
-    read, write = _listed(repeat(codec), made)
+    read, write = _listed([codec], made)
     return Codec(read, write and (lambda value, place, packed: write(value.values(), place, packed)))
 
 
@@ -189,7 +192,10 @@ def _dataclass(kind: Any) -> Codec:
             part = getattr(value, name or field)
             if codec.write:
                 part = codec.write(part, f"{place}.{name}" if place else name, packed)
-            table.update({name: part} if name else part)
+            if name:
+                table[name] = part
+            else:
+                table.update(part)
         return table
 
     return Codec(_table(parts, checked if hasattr(kind, "_contradiction") else kind), write)
@@ -268,5 +274,5 @@ def of(kind: Any) -> Codec:
     if origin is tuple and inside[-1] is not ...:
         return _listed([of(part) for part in inside], tuple, len(inside))
     if origin in (tuple, list, Sequence):
-        return _listed(repeat(of(inside[0])), tuple if origin is tuple else list)
+        return _listed([of(inside[0])], tuple if origin is tuple else list)
     return _dataclass(kind)
