@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,11 @@ __all__ = [
     "OUT",
     "RECORD",
     "Floats",
+    "Opener",
     "Pair",
     "complain",
     "deliver",
     "deliver_report",
-    "network_of",
     "network_options",
     "say",
 ]
@@ -71,12 +72,21 @@ class Floats(click.ParamType):
 
 DEVICE = click.option("--device", metavar="NAME", help="Run on cpu, cuda, cuda:1, mps, or auto; by default the CPU.")
 BATCH = click.option(
-    "--batch", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Images a pass."
+    "--batch", "batch_size", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Images a pass."
 )
+#: opens the network that the user named; `keywords` are the options that were given for it
+Opener = partial["Network"]
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: --device, --size, --resize, --crop, --mean and --std, which `network_of` takes."""
+    """A decorator: --device, --size, --resize, --crop, --mean, --std; the command gets an `opener` instead."""
+    names = ("device", "size", "resize", "crop", "mean", "std")
+
+    @wraps(command)
+    def opening(**given: Any) -> Any:
+        settings = {name: given.pop(name) for name in list(given) if name in names}
+        return command(opener=partial(_network_of, **settings), **given)
+
     options = [
         DEVICE,
         click.option("--size", type=Pair(), help="Resize to exactly this, without a crop."),
@@ -86,13 +96,11 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--std", type=Floats(), help="Divides each channel."),
     ]
     for option in reversed(options):
-        command = option(command)
-    return command
+        opening = option(opening)
+    return opening
 
 
-def network_of(
-    given: str, size: Any, resize: Any, crop: Any, mean: Any, std: Any, device: str | None = None
-) -> Network:
+def _network_of(given: str, device: str | None, **preprocessing: Any) -> Network:
     """The network that the user named, on the device and with the preprocessing that the user set."""
     from layerscope.networks.open import open_network
 
@@ -102,7 +110,7 @@ def network_of(
         from layerscope.networks.foreign import home_of
 
         say(f"device: {described(home_of(network.model)[0])}")
-    network.preprocessing = network.preprocessing.changed(size, resize, crop, mean, std)
+    network.preprocessing = network.preprocessing.changed(**preprocessing)
     return network
 
 
