@@ -8,7 +8,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["counted", "encodable", "finite", "json_text", "nearest", "number", "printable", "shape", "some", "spaced"]
+__all__ = [
+    "counted", "encodable", "finite", "first_of", "json_text", "nearest", "number", "printable", "shape", "some",
+    "spaced",
+]  # fmt: skip
 
 #: of a name that is compared and shown
 _MOST_LETTERS = 200
@@ -47,6 +50,11 @@ def counted(count: int, what: str) -> str:
 def some(names: Sequence[object], most: int = 3) -> str:
     """a, b, c and 4 more"""
     return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def first_of(names: Sequence[object], most: int = 3) -> str:
+    """a, b, c, ..."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def shape(sizes: Sequence[int]) -> str:

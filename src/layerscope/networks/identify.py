@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from layerscope.text import counted
 
-__all__ = ["Identity", "digest", "identify", "signatures"]
+__all__ = ["Identity", "digest", "identify", "shapes_of", "signatures"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -58,8 +59,7 @@ class Identity:
 @cache
 def signatures() -> dict[str, dict[str, tuple[int, ...]]]:
     """name of the architecture -> name of the tensor -> shape, in the order of the state dict."""
-    packed = files("layerscope.networks").joinpath("signatures.json.gz").read_bytes()
-    index = json.loads(gzip.decompress(packed))
+    index = _index("signatures.json.gz")
     shapes = [tuple(shape) for shape in index["shapes"]]
     return {name: {key: shapes[at] for key, at in tensors.items()} for name, tensors in index["networks"].items()}
 
@@ -67,8 +67,16 @@ def signatures() -> dict[str, dict[str, tuple[int, ...]]]:
 @cache
 def _digests() -> dict[str, list[str]]:
     """digest -> names of the architectures, torchvision's and the tutorial's before timm's"""
-    packed = files("layerscope.networks").joinpath("digests.json.gz").read_bytes()
-    return json.loads(gzip.decompress(packed))
+    return _index("digests.json.gz")
+
+
+def _index(name: str) -> Any:
+    return json.loads(gzip.decompress(files("layerscope.networks").joinpath(name).read_bytes()))
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """name -> shape of every tensor of a state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def digest(shapes: Shapes) -> str:

@@ -25,8 +25,8 @@ from layerscope.images.preprocessing import IMAGENET, Preprocessing
 from layerscope.networks.build import build, head_of, labels_for, preprocessing_for, split_name, unbuilt
 from layerscope.networks.devices import Device, device_named, placed
 from layerscope.networks.foreign import Takes, open_program, plain, preprocessing_of, takes_of
-from layerscope.networks.identify import Identity, identify, signatures
-from layerscope.text import nearest
+from layerscope.networks.identify import Identity, identify, shapes_of, signatures
+from layerscope.text import first_of, nearest
 
 __all__ = ["Network", "network_of", "open_network", "opened", "state_of", "transfer"]
 
@@ -68,31 +68,24 @@ def state_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return state
 
 
-def _named(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-
-
 def _mismatch(name: str, file: str, have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> NetworkError:
     missing = [key for key in want if key not in have and not key.endswith("num_batches_tracked")]
     extra = [key for key in have if key not in want]
     shapes = [key for key in want if key in have and want[key].shape != have[key].shape]
     said = []
     if missing:
-        said.append(f"{len(missing)} of {len(want)} keys are missing ({_named(missing)}{nearest(missing[0], extra)})")
+        said.append(f"{len(missing)} of {len(want)} keys are missing ({first_of(missing)}{nearest(missing[0], extra)})")
     if extra:
-        said.append(f"{len(extra)} of {len(have)} are not the network's ({_named(extra)})")
+        said.append(f"{len(extra)} of {len(have)} are not the network's ({first_of(extra)})")
     if shapes:
         key = shapes[0]
         said.append(
             f"{len(shapes)} have another shape ({key}: {tuple(have[key].shape)} in the file, "
             f"{tuple(want[key].shape)} in the network)"
         )
-    found = identify({key: tuple(tensor.shape) for key, tensor in have.items()})
-    return NetworkError(f"{file} does not fit {name}: {'; '.join(said)}; {_advice(found)}")
-
-
-def _advice(found: object) -> str:
-    return f"it looks like {found}" if found else "give the network that it was saved from"
+    found = identify(shapes_of(have))
+    advice = f"it looks like {found}" if found else "give the network that it was saved from"
+    return NetworkError(f"{file} does not fit {name}: {'; '.join(said)}; {advice}")
 
 
 def _load(name: str, file: str, state: dict[str, Tensor], classes: int | None) -> nn.Module:
@@ -174,7 +167,7 @@ def _from_checkpoint(file: str, name: str = "") -> Network:
 
 
 def _recognised(file: str, state: Mapping[str, Tensor]) -> Identity:
-    found = identify({key: tuple(tensor.shape) for key, tensor in state.items()})
+    found = identify(shapes_of(state))
     if found and found.strict:
         return found
     looks = f" (nearest: {found})" if found else ""
@@ -187,7 +180,7 @@ def _recognised(file: str, state: Mapping[str, Tensor]) -> Identity:
 def _fill(model: nn.Module, name: str, file: str, state: dict[str, Tensor]) -> None:
     """Load weights into a network that the user's code has built."""
     want = model.state_dict()
-    if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in want.items()}:
+    if shapes_of(state) != shapes_of(want):
         raise _mismatch(name, file, state, want)
     model.load_state_dict(state)
 
