@@ -28,7 +28,7 @@ from layerscope.networks.foreign import Takes, open_program, plain, preprocessin
 from layerscope.networks.identify import Identity, identify, shapes_of, signatures
 from layerscope.text import first_of, nearest
 
-__all__ = ["Network", "network_of", "open_network", "opened", "state_of", "transfer"]
+__all__ = ["Network", "network_of", "open_network", "opened", "state_of", "table_in", "transfer"]
 
 
 @dataclass
@@ -121,17 +121,23 @@ def _sidecar(file: Path) -> dict[str, Any]:
 
     `classes.json` is written by `layerscope train`, `class_indices.json` ({"0": "daisy", ...}) by the tutorial.
     """
+    known = table_in(file.parent / "classes.json").get(file.name)
+    if isinstance(known, dict):
+        return known
+    table = table_in(file.parent / "class_indices.json")
     try:
-        known = json.loads((file.parent / "classes.json").read_text("utf-8"))
-        if isinstance(known.get(file.name), dict):
-            return known[file.name]
-    except (OSError, ValueError, AttributeError):
-        pass
-    try:
-        table = json.loads((file.parent / "class_indices.json").read_text("utf-8"))
-        return {"classes": [str(table[str(index)]) for index in range(len(table))]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {"classes": [str(table[str(index)]) for index in range(len(table))]} if table else {}
+    except KeyError:
         return {}
+
+
+def table_in(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one if it cannot be read."""
+    try:
+        table = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 def _from_checkpoint(file: str, name: str = "") -> Network:
@@ -278,11 +284,11 @@ def _opened(given: str) -> Network:
         return _from_code(given)
     program = open_program(given)
     if program is not None:
-        network = network_of(program[0], given)
-        size = program[1]
-        return (
-            replace(network, preprocessing=replace(network.preprocessing, resize=size, crop=None)) if size else network
-        )
+        model, size = program
+        network = network_of(model, given)
+        if size:
+            network.preprocessing = replace(network.preprocessing, resize=size, crop=None)
+        return network
     if there or Path(given).suffix or os.sep in given:
         return _from_checkpoint(given)
     short = [key.partition(":")[2] for key in signatures()]

@@ -45,7 +45,6 @@ __all__ = [
     "effective_receptive_field",
     "evidence",
     "grad_cam",
-    "inspect_unit",
     "occlusion",
     "receptive_field",
     "unit",
@@ -79,10 +78,6 @@ def unit(
     with opened(model, device) as network:
         report = UnitInspector(network, image).inspect(layer, channel, position, gradient=gradient)
         return replace(report, notes=(*network.notes, *report.notes))
-
-
-#: the same, for who reads code in which `unit` is a number
-inspect_unit = unit
 
 
 class UnitInspector:
