@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     from layerscope.networks.open import Network
 
 __all__ = [
-    "Tensors",
-    "compare",
-    "compare_checkpoints",
-    "compare_networks",
-    "compare_tensors",
-    "difference",
+    "Tensors", "compare", "compare_checkpoints", "compare_networks", "compare_tensors", "difference",
     "stages_of",
-]
+]  # fmt: skip
 
 #: bins of the histogram of a tensor that is kept with its maps
 _BINS = 50

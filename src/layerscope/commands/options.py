@@ -16,21 +16,9 @@ if TYPE_CHECKING:
     from layerscope.records.record import Record
 
 __all__ = [
-    "BATCH",
-    "DEVICE",
-    "JSON",
-    "NETWORK_HELP",
-    "OUT",
-    "RECORD",
-    "Floats",
-    "Opener",
-    "Pair",
-    "complain",
-    "deliver",
-    "deliver_report",
-    "network_options",
-    "say",
-]
+    "BATCH", "DEVICE", "JSON", "NETWORK_HELP", "OUT", "RECORD", "Floats", "Opener", "Pair", "complain",
+    "deliver", "deliver_report", "network_options", "say",
+]  # fmt: skip
 
 NETWORK_HELP = """
 NETWORK is a checkpoint whose architecture is recognised (AlexNet.pth), NAME=CHECKPOINT, torchvision:NAME, timm:NAME,

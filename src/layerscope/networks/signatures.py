@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torchvision
 
-from layerscope.networks.build import NETWORKS, unbuilt
+from layerscope.networks.build import unbuilt
 from layerscope.networks.identify import digest, shapes_of
 
 __all__ = ["main"]
 
 
 def _names() -> list[str]:
-    # ResNets come from torchvision, whose keys the tutorial's have: one name for one signature.
-    own = [f"layerscope:{name}" for name in NETWORKS if name == "alexnet"]
-    return own + [f"torchvision:{name}" for name in torchvision.models.list_models() if "quantized" not in name]
+    # ResNets come from torchvision, whose keys those of the tutorial have: one name for one signature.
+    names = [name for name in torchvision.models.list_models() if "quantized" not in name]
+    return ["layerscope:alexnet", *(f"torchvision:{name}" for name in names)]
 
 
 def _write(name: str, index: object) -> None:

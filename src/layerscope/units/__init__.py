@@ -36,19 +36,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "Arithmetic",
-    "Evidence",
-    "Field",
-    "UnitInspector",
-    "UnitReport",
-    "arithmetic",
-    "effective_receptive_field",
-    "evidence",
-    "grad_cam",
-    "occlusion",
-    "receptive_field",
-    "unit",
-]
+    "Arithmetic", "Evidence", "Field", "UnitInspector", "UnitReport", "arithmetic",
+    "effective_receptive_field", "evidence", "grad_cam", "occlusion", "receptive_field", "unit",
+]  # fmt: skip
 
 
 def unit(

@@ -24,11 +24,11 @@ Path = str | os.PathLike[str]
 
 def _figures(logs: Mapping[str, Any] | None) -> dict[str, float]:
     """What in a dict of logs is a figure."""
-    found = {}
-    for name, value in (logs or {}).items():
-        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
-            found[str(name)] = float(value)
-    return found
+    return {
+        str(name): float(value)
+        for name, value in (logs or {}).items()
+        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    }
 
 
 class LoopCallback:
