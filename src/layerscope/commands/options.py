@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerscope.text import printable
+from layerscope.text import counted, printable
 
 if TYPE_CHECKING:
     from layerscope.networks.open import Network
@@ -125,7 +125,6 @@ def deliver(
         say(f"record: {save}")
     record = shown or record
     if out:
-        from layerscope.text import counted
         from layerscope.views import pictures
 
         with terminal.bar("pictures", count=True) as progress:

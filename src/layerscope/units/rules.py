@@ -107,12 +107,10 @@ def _linear(op: Op, masks: Masks) -> Pairs:
         return values
 
     with torch.enable_grad():
-        names = [argument.name for argument in op.func._schema.arguments]
-        given = {**dict(zip(names, op.args, strict=False)), **op.kwargs}
         made = {
             # Where an index points is a matter of its values, not of a gradient.
             name: tree_map_only(Spot, _value if name in ("index", "indices") else stand_in, argument)
-            for name, argument in given.items()
+            for name, argument in op.named.items()
         }
         outputs = [tensor for tensor in tree_leaves(op.func(**made)) if isinstance(tensor, Tensor)]
         pairs = [(out, mask) for out, mask in zip(outputs, masks, strict=True) if mask is not None]
