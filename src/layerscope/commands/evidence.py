@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from layerscope.commands.options import JSON, NETWORK_HELP, Opener, deliver_report, network_options
+from layerscope.commands.options import JSON, NETWORK_HELP, PAGE, Opener, deliver_report, network_options
 
 __all__ = ["evidence"]
 
@@ -19,7 +19,7 @@ __all__ = ["evidence"]
 @click.option("--target", metavar="CLASS", help="Index or label; by default the predicted class.")
 @click.option("--window", type=int, metavar="PX", help="Side of the patch that occlusion hides.")
 @click.option("--stride", type=int, metavar="PX", help="Step of that patch.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
+@PAGE
 @network_options
 @JSON
 def evidence(network: str, image: str, out: Path | None, as_json: bool, opener: Opener, **options: Any) -> None:

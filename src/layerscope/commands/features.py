@@ -7,17 +7,7 @@ from typing import Any
 
 import click
 
-from layerscope.commands.options import (
-    BATCH,
-    JSON,
-    NETWORK_HELP,
-    OUT,
-    RECORD,
-    Opener,
-    deliver,
-    network_options,
-    say,
-)
+from layerscope.commands.options import BATCH, JSON, NETWORK_HELP, OUT, RECORD, Opener, deliver, network_options, say
 from layerscope.errors import ImageError, UsageError
 
 __all__ = ["features"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerscope.records.record import Record
 
 __all__ = [
-    "BATCH", "DEVICE", "JSON", "NETWORK_HELP", "OUT", "RECORD", "Floats", "Opener", "Pair", "complain",
+    "BATCH", "DEVICE", "JSON", "NETWORK_HELP", "OUT", "PAGE", "RECORD", "Floats", "Opener", "Pair", "complain",
     "deliver", "deliver_report", "network_options", "say",
 ]  # fmt: skip
 
@@ -155,4 +155,5 @@ def deliver_report(found: Any, page: Callable[[Any], bytes], out: Path | None, a
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 OUT = click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for PNG pictures.")
+PAGE = click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
 RECORD = click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from layerscope.commands.options import JSON, NETWORK_HELP, Opener, deliver_report, network_options
+from layerscope.commands.options import JSON, NETWORK_HELP, PAGE, Opener, deliver_report, network_options
 
 __all__ = ["unit"]
 
@@ -17,7 +17,7 @@ __all__ = ["unit"]
 @click.argument("layer")
 @click.argument("channel", type=int)
 @click.argument("position", nargs=-1, type=int)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
+@PAGE
 @network_options
 @JSON
 def unit(

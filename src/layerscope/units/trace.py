@@ -81,10 +81,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.lost = False  # a tensor without storage: sparse, or of a foreign kind
         self._weak: dict[int, StorageWeakRef] = {}
         self._reached: set[int] = set()
-        for tensor in sources:
-            spot = self.spot(tensor)
-            if spot:
-                self._reached.add(spot.storage)
+        self._reached.update([spot.storage for tensor in sources if (spot := self.spot(tensor))])
 
     def spot(self, tensor: Tensor, value: bool = False) -> Spot | None:
         """Where a tensor lies; None, and `lost`, if it has no plain storage."""
