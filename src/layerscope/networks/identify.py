@@ -19,7 +19,7 @@ from typing import Any
 
 from layerscope.text import counted
 
-__all__ = ["Identity", "digest", "identify", "shapes_of", "signatures"]
+__all__ = ["Identity", "digest", "identify", "shapes_of", "signatures", "without_counters"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -84,12 +84,12 @@ def digest(shapes: Shapes) -> str:
 
     First axes are left out: they repeat the second axes of the layers that follow, but for the number of classes.
     """
-    lines = sorted(f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in _counted(shapes).items())
+    lines = sorted(f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in without_counters(shapes).items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def _counted(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    # Checkpoints of before 2018 have no num_batches_tracked; it says nothing about the architecture.
+def without_counters(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """All but num_batches_tracked: checkpoints of before 2018 have none, and it says nothing of the architecture."""
     return {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -134,7 +134,7 @@ def _candidates(have: Shapes, want: Shapes) -> list[tuple[int, str, int | None]]
 
 def identify(shapes: Shapes) -> Identity | None:
     """The architecture that agrees with most of these names and shapes; None if none agrees with half of them."""
-    have = _counted(shapes)
+    have = without_counters(shapes)
     if not have:
         return None
     leads = dict.fromkeys(["", _common_prefix(list(have))])
@@ -165,7 +165,7 @@ def _nearest(ways: dict[str, dict[str, tuple[int, ...]]]) -> Identity | None:
     found: list[tuple[tuple[int, int], Identity]] = []
     for lead, have in ways.items():
         for name, every in signatures().items():
-            want = _counted(every)
+            want = without_counters(every)
             for matched, part, classes in _candidates(have, want):
                 if matched >= max(ENOUGH * len(have), FEW):
                     one = Identity(name, classes, False, matched, len(want), part, lead)

@@ -25,7 +25,7 @@ from layerscope.images.preprocessing import IMAGENET, Preprocessing
 from layerscope.networks.build import build, head_of, labels_for, preprocessing_for, split_name, unbuilt
 from layerscope.networks.devices import Device, device_named, placed
 from layerscope.networks.foreign import Takes, open_program, plain, preprocessing_of, takes_of
-from layerscope.networks.identify import Identity, identify, shapes_of, signatures
+from layerscope.networks.identify import Identity, identify, shapes_of, signatures, without_counters
 from layerscope.text import first_of, nearest
 
 __all__ = ["Network", "network_of", "open_network", "opened", "state_of", "table_in", "transfer"]
@@ -69,7 +69,7 @@ def state_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _mismatch(name: str, file: str, have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> NetworkError:
-    missing = [key for key in want if key not in have and not key.endswith("num_batches_tracked")]
+    missing = [key for key in without_counters(want) if key not in have]
     extra = [key for key in have if key not in want]
     shapes = [key for key in want if key in have and want[key].shape != have[key].shape]
     said = []
@@ -92,9 +92,8 @@ def _load(name: str, file: str, state: dict[str, Tensor], classes: int | None) -
     """Build `name` with these weights, without initialising what is overwritten at once."""
     model = unbuilt(name, classes)
     want = model.state_dict()
-    misfit = any(key in state and state[key].shape != want[key].shape for key in want)
-    missing = [key for key in want if key not in state and not key.endswith("num_batches_tracked")]
-    if misfit or missing or any(key not in want for key in state):
+    have, need = shapes_of(state).items(), shapes_of(want)
+    if not without_counters(need).items() <= have <= need.items():
         raise _mismatch(name, file, state, want)
     for key in want.keys() - state.keys():  # num_batches_tracked, which files of before 2018 do not have
         state[key] = torch.zeros((), dtype=torch.int64)
@@ -307,7 +306,7 @@ def transfer(model: nn.Module, file: str) -> tuple[int, list[str]]:
         state = state_of(checkpoint)
     want = model.state_dict()
     fits = {key: tensor for key, tensor in state.items() if key in want and want[key].shape == tensor.shape}
-    counted = [key for key in want if not key.endswith("num_batches_tracked")]
+    counted = without_counters(want)
     left = [key for key in counted if key not in fits]
     if len(left) * 2 > len(counted):
         raise _mismatch(type(model).__name__, file, state, want)
