@@ -19,9 +19,8 @@ from layerscope.images.preprocessing import CLIPS, HALF, IMAGENET, Preprocessing
 from layerscope.networks.alexnet import AlexNet
 from layerscope.networks.build import build, preprocessing_for, unbuilt
 from layerscope.networks.feeding import batch_of, run, zeros
-from layerscope.networks.identify import identify, signatures
+from layerscope.networks.identify import identify, shapes_of, signatures
 from layerscope.networks.open import open_network, transfer
-from layerscope.networks.signatures import shapes_of
 from tests.conftest import picture
 
 
@@ -219,7 +218,7 @@ def test_preprocessing_survives_json():
 
 @pytest.mark.parametrize("name", ["layerscope:alexnet", "torchvision:vgg16_bn", "torchvision:densenet121"])
 def test_the_index_agrees_with_what_is_installed(name):
-    assert signatures()[name] == shapes_of(unbuilt(name))
+    assert signatures()[name] == shapes_of(unbuilt(name).state_dict())
 
 
 def test_no_weights_are_made_where_another_tool_has_wrapped_the_functions_of_torch(monkeypatch):
@@ -229,11 +228,12 @@ def test_no_weights_are_made_where_another_tool_has_wrapped_the_functions_of_tor
 
 
 def test_identify():
-    resnet = shapes_of(unbuilt("torchvision:resnet50", 12))
+    resnet = shapes_of(unbuilt("torchvision:resnet50", 12).state_dict())
     assert str(identify(resnet)) == "torchvision:resnet50, 12 classes, strict"
     trunk = {key: shape for key, shape in resnet.items() if not key.startswith("fc.")}
     assert str(identify(trunk)) == "torchvision:resnet50, 265 of 267 tensors"
-    vgg = {k[9:]: s for k, s in shapes_of(unbuilt("torchvision:vgg16_bn")).items() if k.startswith("features.")}
+    vgg = shapes_of(unbuilt("torchvision:vgg16_bn").state_dict())
+    vgg = {k[9:]: s for k, s in vgg.items() if k.startswith("features.")}
     assert identify(vgg).part == "features"
     assert identify({"nothing.weight": (3, 3)}) is None
     assert identify({}) is None

@@ -16,7 +16,7 @@ from layerscope.errors import UsageError
 from layerscope.inspection import features, tensor_entry
 from layerscope.progress import Progress, quiet
 from layerscope.records.record import Entry, Pair, Record, last_of_size
-from layerscope.text import counted
+from layerscope.text import counted, some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     from layerscope.networks.open import Network
 
 __all__ = [
-    "Tensors",
-    "compare",
-    "compare_checkpoints",
-    "compare_networks",
-    "compare_tensors",
-    "difference",
+    "Tensors", "compare", "compare_checkpoints", "compare_networks", "compare_tensors", "difference",
     "stages_of",
-]
+]  # fmt: skip
 
 #: bins of the histogram of a tensor that is kept with its maps
 _BINS = 50
@@ -141,10 +136,9 @@ def compare_tensors(
             record.pairs.append(_pair(name, read("a", first, a), read("b", second, b)))
             continue
         record.pairs.append(Pair(name, a.shape if a else None, b.shape if b else None, "only-a" if a else "only-b"))
-        if maps and a:
-            read("a", first, a)
-        if maps and b:
-            read("b", second, b)
+        for side, source, spec in (("a", first, a), ("b", second, b)):
+            if maps and spec:
+                read(side, source, spec)
     progress(whole, whole, "")
     for entry in entries["a"] + entries["b"]:
         record.add(entry)
@@ -158,8 +152,7 @@ def _unmatched(pairs: Sequence[Pair]) -> list[str]:
     for status, said in (("only-a", "in A alone"), ("only-b", "in B alone"), ("shape", "of other shapes in A and B")):
         names = [pair.name for pair in pairs if pair.status == status]
         if names:
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            notes.append(f"{counted(len(names), 'tensor')} {said}: {', '.join(names[:4])}{more}")
+            notes.append(f"{counted(len(names), 'tensor')} {said}: {some(names, 4)}")
     return notes
 
 

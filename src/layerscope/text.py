@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["counted", "encodable", "finite", "json_text", "nearest", "number", "printable", "shape", "some", "spaced"]
+__all__ = [
+    "counted", "encodable", "finite", "first_of", "json_text", "nearest", "number", "printable", "shape", "some",
+    "spaced",
+]  # fmt: skip
 
 #: of a name that is compared and shown
 _MOST_LETTERS = 200
@@ -49,6 +52,11 @@ def some(names: Sequence[object], most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def first_of(names: Sequence[object], most: int = 3) -> str:
+    """a, b, c, ..."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
+
+
 def shape(sizes: Sequence[int]) -> str:
     """48x55x55; `scalar` for no axis."""
     return "x".join(map(str, sizes)) or "scalar"
@@ -59,14 +67,14 @@ def spaced(sizes: Sequence[int]) -> str:
     return shape(sizes).replace("x", " x ")
 
 
-def finite(value: Any) -> Any:
-    """The same plain data with None for NaN and infinities, which JSON has no word for."""
+def finite(value: Any, word: Callable[[float], str | None] = lambda _: None) -> Any:
+    """The same plain data with None, or a `word`, for NaN and infinities, which JSON has no word for."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else word(value)
     if isinstance(value, Mapping):
-        return {str(key): finite(part) for key, part in value.items()}
+        return {str(key): finite(part, word) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
+        return [finite(part, word) for part in value]
     return value
 
 

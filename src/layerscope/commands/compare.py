@@ -6,14 +6,7 @@ from pathlib import Path
 
 import click
 
-from layerscope.commands.options import (
-    DEVICE,
-    JSON,
-    NETWORK_HELP,
-    OUT,
-    RECORD,
-    deliver,
-)
+from layerscope.commands.options import DEVICE, JSON, NETWORK_HELP, OUT, RECORD, deliver
 
 __all__ = ["compare"]
 

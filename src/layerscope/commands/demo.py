@@ -75,12 +75,9 @@ def run(out: Path) -> None:
 
 @click.command()
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("layerscope-demo"),
-    show_default=True,
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("layerscope-demo"), show_default=True,
     help="Folder for the pictures and the records.",
-)
+)  # fmt: skip
 def demo(out: Path) -> None:
     """The main job on a real network and a real photo.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from layerscope.commands.options import JSON, NETWORK_HELP, deliver_report, network_of, network_options
+from layerscope.commands.options import JSON, NETWORK_HELP, PAGE, Opener, deliver_report, network_options
 
 __all__ = ["evidence"]
 
@@ -19,20 +19,10 @@ __all__ = ["evidence"]
 @click.option("--target", metavar="CLASS", help="Index or label; by default the predicted class.")
 @click.option("--window", type=int, metavar="PX", help="Side of the patch that occlusion hides.")
 @click.option("--stride", type=int, metavar="PX", help="Step of that patch.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
+@PAGE
 @network_options
 @JSON
-def evidence(
-    network: str,
-    image: str,
-    layer: str | None,
-    target: str | None,
-    window: int | None,
-    stride: int | None,
-    out: Path | None,
-    as_json: bool,
-    **settings: Any,
-) -> None:
+def evidence(network: str, image: str, out: Path | None, as_json: bool, opener: Opener, **options: Any) -> None:
     """Which pixels speak for a class: Grad-CAM, and what hiding each part of the image does to it.
 
     Needs `pip install 'layerscope[evidence]'` (captum).
@@ -46,9 +36,7 @@ def evidence(
     from layerscope.views import terminal
     from layerscope.views.unit import evidence_page
 
-    opened = network_of(network, **settings)
+    opened = opener(network)
     with terminal.bar("occlusion", count=True) as progress:
-        found = units.evidence(
-            opened, image, layer=layer, target=target, window=window, stride=stride, progress=progress
-        )
-    deliver_report(found, evidence_page, out, as_json)
+        report = units.evidence(opened, image, progress=progress, **options)
+    deliver_report(report, evidence_page, out, as_json)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from layerscope.commands.options import (
-    say,
-)
+from layerscope.commands.options import say
 from layerscope.errors import UsageError
 
 __all__ = ["export"]

@@ -7,17 +7,7 @@ from typing import Any
 
 import click
 
-from layerscope.commands.options import (
-    BATCH,
-    JSON,
-    NETWORK_HELP,
-    OUT,
-    RECORD,
-    deliver,
-    network_of,
-    network_options,
-    say,
-)
+from layerscope.commands.options import BATCH, JSON, NETWORK_HELP, OUT, RECORD, Opener, deliver, network_options, say
 from layerscope.errors import ImageError, UsageError
 
 __all__ = ["features"]
@@ -26,7 +16,7 @@ __all__ = ["features"]
 @click.command(epilog=NETWORK_HELP)
 @click.argument("network")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--layers", "patterns", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
+@click.option("--layers", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
 @click.option("--channels", default="12", show_default=True, metavar="N|all", help="Channels in each picture.")
 @click.option("--cmap", type=click.Choice(["viridis", "gray"]), default="viridis", show_default=True, help="Colours.")
 @click.option(
@@ -46,18 +36,14 @@ __all__ = ["features"]
 def features(
     network: str,
     images: tuple[str, ...],
-    patterns: tuple[str, ...],
     channels: str,
     cmap: str,
     mode: str,
-    ops: bool,
-    attention: bool,
-    predict: bool,
-    batch: int,
     out: Path | None,
     save: Path | None,
     as_json: bool,
-    **settings: Any,
+    opener: Opener,
+    **options: Any,
 ) -> None:
     """What photos look like inside a network: the feature maps of every layer, as the layer produced them.
 
@@ -75,15 +61,12 @@ def features(
     if channels != "all" and not (channels.isdecimal() and int(channels) > 0):
         raise UsageError(f"--channels {channels}: give a number of channels, or all")
     gone = [image for image in images if not Path(image).exists()]
-    if gone and patterns:
+    if gone and options["layers"]:
         raise ImageError(f"{gone[0]}: no such image; check the path. If it is a layer, put --layers in front of it")
-    opened = network_of(network, **settings)
+    opened = opener(network)
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")
     with terminal.bar("images", count=True) as progress:
-        record = look(
-            opened, images, patterns, maps=bool(out or save), predict=predict, ops=ops, attention=attention,
-            batch_size=batch, progress=progress,
-        )  # fmt: skip
+        record = look(opened, images, maps=bool(out or save), progress=progress, **options)
     count = None if channels == "all" else int(channels)
     deliver(record, as_json, save, out, channels=count, cmap=cmap, mode=mode)

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from layerscope.commands.options import (
-    JSON,
-    NETWORK_HELP,
-    network_of,
-    network_options,
-    say,
-)
+from layerscope.commands.options import JSON, NETWORK_HELP, Opener, network_options, say
 
 __all__ = ["layers"]
 
@@ -23,7 +15,7 @@ __all__ = ["layers"]
 @click.option("--input", "shape", metavar="CxHxW", help="Shape of the input of zeros, such as 3x224x224.")
 @network_options
 @JSON
-def layers(network: str, image: str | None, shape: str | None, as_json: bool, **settings: Any) -> None:
+def layers(network: str, image: str | None, shape: str | None, as_json: bool, opener: Opener) -> None:
     """The structure of a network as a tree: types, output shapes, parameters, how often each module ran.
 
     The names are those that the other commands take.
@@ -37,7 +29,7 @@ def layers(network: str, image: str | None, shape: str | None, as_json: bool, **
     from layerscope.networks.feeding import batch_of, zeros
     from layerscope.views import documents, terminal
 
-    opened = network_of(network, **settings)
+    opened = opener(network)
     batch = batch_of(opened, image)[0] if image else zeros(opened, shape)
     found = structure(opened, batch)
     if as_json:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerscope.text import printable
+from layerscope.text import counted, printable
 
 if TYPE_CHECKING:
     from layerscope.networks.open import Network
     from layerscope.records.record import Record
 
 __all__ = [
-    "BATCH",
-    "DEVICE",
-    "JSON",
-    "NETWORK_HELP",
-    "OUT",
-    "RECORD",
-    "Floats",
-    "Pair",
-    "complain",
-    "deliver",
-    "deliver_report",
-    "network_of",
-    "network_options",
-    "say",
-]
+    "BATCH", "DEVICE", "JSON", "NETWORK_HELP", "OUT", "PAGE", "RECORD", "Floats", "Opener", "Pair", "complain",
+    "deliver", "deliver_report", "network_options", "say",
+]  # fmt: skip
 
 NETWORK_HELP = """
 NETWORK is a checkpoint whose architecture is recognised (AlexNet.pth), NAME=CHECKPOINT, torchvision:NAME, timm:NAME,
@@ -71,12 +60,21 @@ class Floats(click.ParamType):
 
 DEVICE = click.option("--device", metavar="NAME", help="Run on cpu, cuda, cuda:1, mps, or auto; by default the CPU.")
 BATCH = click.option(
-    "--batch", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Images a pass."
+    "--batch", "batch_size", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Images a pass."
 )
+#: opens the network that the user named; `keywords` are the options that were given for it
+Opener = partial["Network"]
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: --device, --size, --resize, --crop, --mean and --std, which `network_of` takes."""
+    """A decorator: --device, --size, --resize, --crop, --mean, --std; the command gets an `opener` instead."""
+    names = ("device", "size", "resize", "crop", "mean", "std")
+
+    @wraps(command)
+    def opening(**given: Any) -> Any:
+        settings = {name: given.pop(name) for name in list(given) if name in names}
+        return command(opener=partial(_network_of, **settings), **given)
+
     options = [
         DEVICE,
         click.option("--size", type=Pair(), help="Resize to exactly this, without a crop."),
@@ -86,13 +84,11 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--std", type=Floats(), help="Divides each channel."),
     ]
     for option in reversed(options):
-        command = option(command)
-    return command
+        opening = option(opening)
+    return opening
 
 
-def network_of(
-    given: str, size: Any, resize: Any, crop: Any, mean: Any, std: Any, device: str | None = None
-) -> Network:
+def _network_of(given: str, device: str | None, **preprocessing: Any) -> Network:
     """The network that the user named, on the device and with the preprocessing that the user set."""
     from layerscope.networks.open import open_network
 
@@ -102,7 +98,7 @@ def network_of(
         from layerscope.networks.foreign import home_of
 
         say(f"device: {described(home_of(network.model)[0])}")
-    network.preprocessing = network.preprocessing.changed(size, resize, crop, mean, std)
+    network.preprocessing = network.preprocessing.changed(**preprocessing)
     return network
 
 
@@ -129,7 +125,6 @@ def deliver(
         say(f"record: {save}")
     record = shown or record
     if out:
-        from layerscope.text import counted
         from layerscope.views import pictures
 
         with terminal.bar("pictures", count=True) as progress:
@@ -160,4 +155,5 @@ def deliver_report(found: Any, page: Callable[[Any], bytes], out: Path | None, a
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 OUT = click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for PNG pictures.")
+PAGE = click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
 RECORD = click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from layerscope.commands.options import BATCH, JSON, NETWORK_HELP, OUT, deliver, network_of, network_options, say
+from layerscope.commands.options import BATCH, JSON, NETWORK_HELP, OUT, Opener, deliver, network_options, say
 
 __all__ = ["survey"]
 
@@ -15,7 +15,7 @@ __all__ = ["survey"]
 @click.command(epilog=NETWORK_HELP)
 @click.argument("network")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--layers", "patterns", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
+@click.option("--layers", multiple=True, metavar="GLOB", help="Paths or types of layers; may be repeated.")
 @click.option("--top", default=9, show_default=True, metavar="K", help="Best images of each channel.")
 @click.option(
     "--histograms", multiple=True, metavar="GLOB", default=("*Conv*",), show_default=True,
@@ -24,12 +24,9 @@ __all__ = ["survey"]
 @click.option("--against", metavar="NETWORK", help="Another network: how alike the layers of both are (CKA).")
 @click.option("--engine", default="local", show_default=True, help="Who works: local, this machine; ray, Ray's actors.")
 @click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
+    "--workers", type=click.IntRange(0), default=0, metavar="N",
     help="Processes of one thread each; by default this one alone.",
-)
+)  # fmt: skip
 @click.option("--address", default="", help="Of a Ray cluster that runs already.")
 @click.option("--record", "save", type=click.Path(path_type=Path, dir_okay=False), help="Save the record, resumably.")
 @click.option("--restart", is_flag=True, help="Begin again, whatever was done before.")
@@ -40,19 +37,12 @@ __all__ = ["survey"]
 def survey(
     network: str,
     images: tuple[str, ...],
-    patterns: tuple[str, ...],
-    top: int,
-    histograms: tuple[str, ...],
     against: str | None,
-    engine: str,
-    workers: int,
-    address: str,
     save: Path | None,
-    restart: bool,
-    batch: int,
     out: Path | None,
     as_json: bool,
-    **settings: Any,
+    opener: Opener,
+    **options: Any,
 ) -> None:
     """A whole data set: statistics of every channel, its best images, what it follows, and which are dead.
 
@@ -71,16 +61,13 @@ def survey(
     from layerscope.surveying import survey as run
     from layerscope.views import terminal
 
-    opened = network_of(network, **settings)
-    other = network_of(against, **settings) if against else None
+    opened = opener(network)
+    other = opener(against) if against else None
     if not as_json:
         say(f"preprocessing: {opened.preprocessing}")
     with terminal.bar("survey", count=True, unit="images") as progress:
-        record = run(
-            opened, images[0] if len(images) == 1 else list(images), layers=patterns, engine=engine, top=top,
-            histograms=histograms, against=other, workers=workers, address=address, record=save, restart=restart,
-            batch_size=batch, progress=progress,
-        )  # fmt: skip
+        source = images[0] if len(images) == 1 else list(images)
+        record = run(opened, source, against=other, record=save, progress=progress, **options)
     if save:
         say(f"record: {save}")
     deliver(record, as_json, None, out)

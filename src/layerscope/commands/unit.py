@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from layerscope.commands.options import JSON, NETWORK_HELP, deliver_report, network_of, network_options
+from layerscope.commands.options import JSON, NETWORK_HELP, PAGE, Opener, deliver_report, network_options
 
 __all__ = ["unit"]
 
@@ -18,7 +17,7 @@ __all__ = ["unit"]
 @click.argument("layer")
 @click.argument("channel", type=int)
 @click.argument("position", nargs=-1, type=int)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page as PNG.")
+@PAGE
 @network_options
 @JSON
 def unit(
@@ -29,7 +28,7 @@ def unit(
     position: tuple[int, ...],
     out: Path | None,
     as_json: bool,
-    **settings: Any,
+    opener: Opener,
 ) -> None:
     """One unit: the input pixels that it depends on, and how its value came about, product by product.
 
@@ -44,5 +43,5 @@ def unit(
     from layerscope import units
     from layerscope.views.unit import unit_page
 
-    found = units.unit(network_of(network, **settings), image, layer, channel, position or None)
+    found = units.unit(opener(network), image, layer, channel, position or None)
     deliver_report(found, unit_page, out, as_json)

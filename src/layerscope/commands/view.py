@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import click
 
-from layerscope.commands.options import (
-    BATCH,
-    NETWORK_HELP,
-    complain,
-    network_of,
-    network_options,
-)
+from layerscope.commands.options import BATCH, NETWORK_HELP, Opener, complain, network_options
 from layerscope.errors import UsageError
 
 __all__ = ["view"]
@@ -27,9 +20,7 @@ __all__ = ["view"]
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
 @BATCH
 @network_options
-def view(
-    what: str, images: tuple[str, ...], against: str | None, port: int, no_browser: bool, batch: int, **settings: Any
-) -> None:
+def view(what: str, images: tuple[str, ...], no_browser: bool, opener: Opener, **options: Any) -> None:
     """The viewer: every channel on one sheet, from a unit to its arithmetic, in the browser of this machine.
 
     Shows a record that was saved with --record, follows a training that layerscope.watch writes, or runs a network on
@@ -47,11 +38,7 @@ def view(
     from layerscope.server import view as serve
     from layerscope.server.runs import run_path
 
-    given = [f"--{name}" for name, value in settings.items() if value is not None]
+    given = [f"--{name}" for name, value in opener.keywords.items() if value is not None]
     if given and (is_record(what) or run_path(what)):
         raise UsageError(f"{given[0]}: {what} is a record, and is shown as it was made; give a network")
-    opener = partial(network_of, **settings)
-    serve(
-        what, images, against=against, port=port, browser=not no_browser, batch_size=batch, opener=opener,
-        say=click.echo, warn=complain,
-    )  # fmt: skip
+    serve(what, images, browser=not no_browser, opener=opener, say=click.echo, warn=complain, **options)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from layerscope.commands.options import (
-    JSON,
-    OUT,
-    RECORD,
-    deliver,
-)
+from layerscope.commands.options import JSON, OUT, RECORD, deliver
 
 __all__ = ["weights"]
 
@@ -25,13 +21,7 @@ __all__ = ["weights"]
 @RECORD
 @JSON
 def weights(
-    checkpoint: str,
-    match: tuple[str, ...],
-    bins: int,
-    csv: Path | None,
-    out: Path | None,
-    save: Path | None,
-    as_json: bool,
+    checkpoint: str, csv: Path | None, out: Path | None, save: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Statistics, histograms and kernel pictures of a checkpoint.
 
@@ -49,7 +39,7 @@ def weights(
     from layerscope.views import documents, terminal
 
     with terminal.bar("reading") as progress:
-        record = look(checkpoint, match=match, bins=bins, maps=bool(out or save), progress=progress)
+        record = look(checkpoint, maps=bool(out or save), progress=progress, **options)
     if csv:
         write(documents.tables(record)["tensors"].encode(), csv)
     deliver(record, as_json, save, out)

@@ -14,11 +14,7 @@ from layerscope.errors import UsageError
 
 __all__ = ["CLIPS", "HALF", "IMAGENET", "PIXELS", "Preprocessing"]
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+_FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,8 @@ class Preprocessing:
             size = image.size
         if size != image.size:
             image = image.resize(size, _FILTERS[self.interpolation])
-        return self._cropped(image) if self.crop else image
-
-    def _cropped(self, image: Image.Image) -> Image.Image:
-        assert self.crop
+        if not self.crop:
+            return image
         height, width = self.crop
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         return image.crop((left, top, left + width, top + height))  # beyond the edge Pillow gives black, as torchvision

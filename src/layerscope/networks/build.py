@@ -46,7 +46,7 @@ def _timm(name: str, **options: Any) -> nn.Module:
 
 #: the networks of the tutorial; ResNet-34 and ResNet-101 have torchvision's keys and shapes, so they are torchvision's
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "alexnet": lambda num_classes=1000: AlexNet(num_classes),
+    "alexnet": AlexNet,
     "resnet34": lambda **options: _torchvision("resnet34", **options),
     "resnet101": lambda **options: _torchvision("resnet101", **options),
 }

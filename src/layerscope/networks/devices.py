@@ -36,9 +36,7 @@ def device_named(device: Device) -> torch.device | None:
     try:
         named = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"device {device!r}: torch knows none of that name; give cpu, cuda, cuda:1, mps or auto"
-        ) from error
+        raise UsageError(f"device {device!r}: torch knows none of that name; {_NAMES}") from error
     if named.type == "meta":
         raise UsageError(f"device 'meta': holds no values to look at; {_NAMES}")
     fault = _fault(named)

@@ -58,8 +58,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise _refused(path, f"{entry.filename!r} is compressed")
             data = given.read(entry)
-            found = next((part for part in _PARTS if part in entry.filename.lower()), "")
-            if found:
+            if any(part in entry.filename.lower() for part in _PARTS):
                 raise _refused(path, f"it holds {entry.filename!r}")
             if entry.filename.endswith(".json"):
                 _look(path, json.loads(data))

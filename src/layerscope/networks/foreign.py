@@ -17,17 +17,9 @@ from layerscope.networks.exported import load_program
 from layerscope.networks.script import mirror
 
 __all__ = [
-    "FRAMES",
-    "Takes",
-    "fed",
-    "home_of",
-    "open_program",
-    "plain",
-    "preprocessing_of",
-    "said_of",
-    "takes_of",
+    "FRAMES", "Takes", "fed", "home_of", "open_program", "plain", "preprocessing_of", "said_of", "takes_of",
     "unflattened",
-]
+]  # fmt: skip
 
 Takes = Literal["batch", "images", "clips", "series"]
 

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from layerscope.text import counted
 
-__all__ = ["Identity", "digest", "identify", "signatures"]
+__all__ = ["Identity", "digest", "identify", "shapes_of", "signatures", "without_counters"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -58,8 +59,7 @@ class Identity:
 @cache
 def signatures() -> dict[str, dict[str, tuple[int, ...]]]:
     """name of the architecture -> name of the tensor -> shape, in the order of the state dict."""
-    packed = files("layerscope.networks").joinpath("signatures.json.gz").read_bytes()
-    index = json.loads(gzip.decompress(packed))
+    index = _index("signatures.json.gz")
     shapes = [tuple(shape) for shape in index["shapes"]]
     return {name: {key: shapes[at] for key, at in tensors.items()} for name, tensors in index["networks"].items()}
 
@@ -67,8 +67,16 @@ def signatures() -> dict[str, dict[str, tuple[int, ...]]]:
 @cache
 def _digests() -> dict[str, list[str]]:
     """digest -> names of the architectures, torchvision's and the tutorial's before timm's"""
-    packed = files("layerscope.networks").joinpath("digests.json.gz").read_bytes()
-    return json.loads(gzip.decompress(packed))
+    return _index("digests.json.gz")
+
+
+def _index(name: str) -> Any:
+    return json.loads(gzip.decompress(files("layerscope.networks").joinpath(name).read_bytes()))
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """name -> shape of every tensor of a state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def digest(shapes: Shapes) -> str:
@@ -76,12 +84,12 @@ def digest(shapes: Shapes) -> str:
 
     First axes are left out: they repeat the second axes of the layers that follow, but for the number of classes.
     """
-    lines = sorted(f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in _counted(shapes).items())
+    lines = sorted(f"{name} {'x'.join(map(str, shape[1:]))}" for name, shape in without_counters(shapes).items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def _counted(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    # Checkpoints of before 2018 have no num_batches_tracked; it says nothing about the architecture.
+def without_counters(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """All but num_batches_tracked: checkpoints of before 2018 have none, and it says nothing of the architecture."""
     return {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -126,7 +134,7 @@ def _candidates(have: Shapes, want: Shapes) -> list[tuple[int, str, int | None]]
 
 def identify(shapes: Shapes) -> Identity | None:
     """The architecture that agrees with most of these names and shapes; None if none agrees with half of them."""
-    have = _counted(shapes)
+    have = without_counters(shapes)
     if not have:
         return None
     leads = dict.fromkeys(["", _common_prefix(list(have))])
@@ -157,7 +165,7 @@ def _nearest(ways: dict[str, dict[str, tuple[int, ...]]]) -> Identity | None:
     found: list[tuple[tuple[int, int], Identity]] = []
     for lead, have in ways.items():
         for name, every in signatures().items():
-            want = _counted(every)
+            want = without_counters(every)
             for matched, part, classes in _candidates(have, want):
                 if matched >= max(ENOUGH * len(have), FEW):
                     one = Identity(name, classes, False, matched, len(want), part, lead)

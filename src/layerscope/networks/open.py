@@ -25,10 +25,10 @@ from layerscope.images.preprocessing import IMAGENET, Preprocessing
 from layerscope.networks.build import build, head_of, labels_for, preprocessing_for, split_name, unbuilt
 from layerscope.networks.devices import Device, device_named, placed
 from layerscope.networks.foreign import Takes, open_program, plain, preprocessing_of, takes_of
-from layerscope.networks.identify import Identity, identify, signatures
-from layerscope.text import nearest
+from layerscope.networks.identify import Identity, identify, shapes_of, signatures, without_counters
+from layerscope.text import first_of, nearest
 
-__all__ = ["Network", "network_of", "open_network", "opened", "state_of", "transfer"]
+__all__ = ["Network", "network_of", "open_network", "opened", "state_of", "table_in", "transfer"]
 
 
 @dataclass
@@ -68,40 +68,32 @@ def state_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return state
 
 
-def _named(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-
-
 def _mismatch(name: str, file: str, have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> NetworkError:
-    missing = [key for key in want if key not in have and not key.endswith("num_batches_tracked")]
+    missing = [key for key in without_counters(want) if key not in have]
     extra = [key for key in have if key not in want]
     shapes = [key for key in want if key in have and want[key].shape != have[key].shape]
     said = []
     if missing:
-        said.append(f"{len(missing)} of {len(want)} keys are missing ({_named(missing)}{nearest(missing[0], extra)})")
+        said.append(f"{len(missing)} of {len(want)} keys are missing ({first_of(missing)}{nearest(missing[0], extra)})")
     if extra:
-        said.append(f"{len(extra)} of {len(have)} are not the network's ({_named(extra)})")
+        said.append(f"{len(extra)} of {len(have)} are not the network's ({first_of(extra)})")
     if shapes:
         key = shapes[0]
         said.append(
             f"{len(shapes)} have another shape ({key}: {tuple(have[key].shape)} in the file, "
             f"{tuple(want[key].shape)} in the network)"
         )
-    found = identify({key: tuple(tensor.shape) for key, tensor in have.items()})
-    return NetworkError(f"{file} does not fit {name}: {'; '.join(said)}; {_advice(found)}")
-
-
-def _advice(found: object) -> str:
-    return f"it looks like {found}" if found else "give the network that it was saved from"
+    found = identify(shapes_of(have))
+    advice = f"it looks like {found}" if found else "give the network that it was saved from"
+    return NetworkError(f"{file} does not fit {name}: {'; '.join(said)}; {advice}")
 
 
 def _load(name: str, file: str, state: dict[str, Tensor], classes: int | None) -> nn.Module:
     """Build `name` with these weights, without initialising what is overwritten at once."""
     model = unbuilt(name, classes)
     want = model.state_dict()
-    misfit = any(key in state and state[key].shape != want[key].shape for key in want)
-    missing = [key for key in want if key not in state and not key.endswith("num_batches_tracked")]
-    if misfit or missing or any(key not in want for key in state):
+    have, need = shapes_of(state).items(), shapes_of(want)
+    if not without_counters(need).items() <= have <= need.items():
         raise _mismatch(name, file, state, want)
     for key in want.keys() - state.keys():  # num_batches_tracked, which files of before 2018 do not have
         state[key] = torch.zeros((), dtype=torch.int64)
@@ -128,17 +120,23 @@ def _sidecar(file: Path) -> dict[str, Any]:
 
     `classes.json` is written by `layerscope train`, `class_indices.json` ({"0": "daisy", ...}) by the tutorial.
     """
+    known = table_in(file.parent / "classes.json").get(file.name)
+    if isinstance(known, dict):
+        return known
+    table = table_in(file.parent / "class_indices.json")
     try:
-        known = json.loads((file.parent / "classes.json").read_text("utf-8"))
-        if isinstance(known.get(file.name), dict):
-            return known[file.name]
-    except (OSError, ValueError, AttributeError):
-        pass
-    try:
-        table = json.loads((file.parent / "class_indices.json").read_text("utf-8"))
-        return {"classes": [str(table[str(index)]) for index in range(len(table))]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {"classes": [str(table[str(index)]) for index in range(len(table))]} if table else {}
+    except KeyError:
         return {}
+
+
+def table_in(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one if it cannot be read."""
+    try:
+        table = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 def _from_checkpoint(file: str, name: str = "") -> Network:
@@ -174,7 +172,7 @@ def _from_checkpoint(file: str, name: str = "") -> Network:
 
 
 def _recognised(file: str, state: Mapping[str, Tensor]) -> Identity:
-    found = identify({key: tuple(tensor.shape) for key, tensor in state.items()})
+    found = identify(shapes_of(state))
     if found and found.strict:
         return found
     looks = f" (nearest: {found})" if found else ""
@@ -187,7 +185,7 @@ def _recognised(file: str, state: Mapping[str, Tensor]) -> Identity:
 def _fill(model: nn.Module, name: str, file: str, state: dict[str, Tensor]) -> None:
     """Load weights into a network that the user's code has built."""
     want = model.state_dict()
-    if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in want.items()}:
+    if shapes_of(state) != shapes_of(want):
         raise _mismatch(name, file, state, want)
     model.load_state_dict(state)
 
@@ -285,11 +283,11 @@ def _opened(given: str) -> Network:
         return _from_code(given)
     program = open_program(given)
     if program is not None:
-        network = network_of(program[0], given)
-        size = program[1]
-        return (
-            replace(network, preprocessing=replace(network.preprocessing, resize=size, crop=None)) if size else network
-        )
+        model, size = program
+        network = network_of(model, given)
+        if size:
+            network.preprocessing = replace(network.preprocessing, resize=size, crop=None)
+        return network
     if there or Path(given).suffix or os.sep in given:
         return _from_checkpoint(given)
     short = [key.partition(":")[2] for key in signatures()]
@@ -308,7 +306,7 @@ def transfer(model: nn.Module, file: str) -> tuple[int, list[str]]:
         state = state_of(checkpoint)
     want = model.state_dict()
     fits = {key: tensor for key, tensor in state.items() if key in want and want[key].shape == tensor.shape}
-    counted = [key for key in want if not key.endswith("num_batches_tracked")]
+    counted = without_counters(want)
     left = [key for key in counted if key not in fits]
     if len(left) * 2 > len(counted):
         raise _mismatch(type(model).__name__, file, state, want)

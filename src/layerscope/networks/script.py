@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layerscope.text import some
+
 __all__ = ["Mirror", "mirror"]
 
 
@@ -246,6 +248,5 @@ def mirror(script: torch.jit.ScriptModule) -> tuple[nn.Module, list[str]]:
     if not found._modules:
         notes = ["TorchScript without modules (frozen or optimised): its output alone can be seen"]
     if hidden:
-        said = f"{hidden[0]} and {len(hidden) - 1} more" if len(hidden) > 1 else hidden[0]
-        notes.append(f"TorchScript: {said} cannot be seen from inside; its output can")
+        notes.append(f"TorchScript: {some(hidden, 1)} cannot be seen from inside; its output can")
     return found, notes

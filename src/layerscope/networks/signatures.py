@@ -15,23 +15,17 @@ import warnings
 from pathlib import Path
 
 import torchvision
-from torch import nn
 
-from layerscope.networks.build import NETWORKS, unbuilt
-from layerscope.networks.identify import digest
+from layerscope.networks.build import unbuilt
+from layerscope.networks.identify import digest, shapes_of
 
-__all__ = ["main", "shapes_of"]
-
-
-def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """name -> shape of every tensor of the state dict."""
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+__all__ = ["main"]
 
 
 def _names() -> list[str]:
-    # ResNets come from torchvision, whose keys the tutorial's have: one name for one signature.
-    own = [f"layerscope:{name}" for name in NETWORKS if name == "alexnet"]
-    return own + [f"torchvision:{name}" for name in torchvision.models.list_models() if "quantized" not in name]
+    # ResNets come from torchvision, whose keys those of the tutorial have: one name for one signature.
+    names = [name for name in torchvision.models.list_models() if "quantized" not in name]
+    return ["layerscope:alexnet", *(f"torchvision:{name}" for name in names)]
 
 
 def _write(name: str, index: object) -> None:
@@ -45,7 +39,7 @@ def _digests(names: list[str]) -> dict[str, list[str]]:
     digests: dict[str, list[str]] = {}
     for name in names:
         try:
-            digests.setdefault(digest(shapes_of(unbuilt(name))), []).append(name)
+            digests.setdefault(digest(shapes_of(unbuilt(name).state_dict())), []).append(name)
         except Exception as error:  # a few of timm's need packages of their own
             print(f"left out: {name}: {error}", file=sys.stderr)
     return digests
@@ -59,7 +53,7 @@ def main() -> None:
     shapes: dict[tuple[int, ...], int] = {}
     networks: dict[str, dict[str, int]] = {}
     for name in _names():
-        found = shapes_of(unbuilt(name))
+        found = shapes_of(unbuilt(name).state_dict())
         networks[name] = {key: shapes.setdefault(shape, len(shapes)) for key, shape in found.items()}
     index = {"torchvision": torchvision.__version__.split("+")[0], "shapes": list(shapes), "networks": networks}
     _write("signatures.json.gz", index)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from layerscope.activations.hooks import looking
 from layerscope.errors import NetworkError, UsageError
@@ -19,10 +18,10 @@ from layerscope.networks.devices import Device, described, device_named
 from layerscope.networks.feeding import run
 from layerscope.networks.open import Network, open_network, transfer
 from layerscope.progress import Progress, quiet
-from layerscope.text import counted
+from layerscope.text import counted, first_of
 from layerscope.training.data import Examples, find_examples
 from layerscope.training.keep import Best
-from layerscope.training.logs import Logs
+from layerscope.training.logs import scores, watched
 from layerscope.training.loop import Diverged, Epoch, Plan, Training, logits_of
 
 __all__ = ["Diverged", "Epoch", "Result", "train"]
@@ -72,7 +71,7 @@ def train(
     `torchvision:NAME`, `timm:NAME` or the user's `file.py:callable`. weights: a checkpoint whose tensors are
     taken where they fit. freeze: only the last layer learns. val: share of every class that is held out.
     most: use at most so many images, evenly over the classes. size: resize to so many pixels square. probe:
-    the image whose feature maps go to `logdir`, the first held-out one by default; see `Logs`. device: where
+    the image whose feature maps go to `logdir`, the first held-out one by default. device: where
     it is trained, the CPU by default; the checkpoint holds CPU tensors whatever it is.
 
     Beside the checkpoint `classes.json` gets its classes and preprocessing. The same seed gives the same
@@ -87,7 +86,7 @@ def train(
     """
     _check(network, epochs, batch_size, lr, seed, val, most, size)
     where = device_named(device) or torch.device("cpu")
-    picture = open_image(probe) if probe else None
+    picture = (open_image(probe), probe.name) if probe else None
     examples = find_examples(Path(images), seed, val, most, progress)
     _tell(examples, say)
     if device:
@@ -100,19 +99,17 @@ def train(
         if weights:
             say(_transferred(made, weights))
         best = Best(Path(save), made)
-        logs = _logs(logdir, made, examples, batch_size, probe, picture, say)
-        if logs:
-            stack.callback(logs.close)
+        logs = None
+        if logdir:
+            logs = stack.enter_context(watched(logdir, made, examples, batch_size, picture, say))
 
         def on_epoch(epoch: Epoch) -> None:
             say(f"{epoch}   best" if best.offer(epoch) else str(epoch))
             if logs:
-                logs.epoch(epoch)
+                logs.log(scores(epoch))
 
         plan = Plan(epochs, batch_size, lr, seed, _head(made) if freeze else "")
-        training = Training(made, examples, plan, on_epoch, progress=progress)
-        if logs:
-            training.on_loss, training.on_diverged = logs.loss, logs.diverged
+        training = Training(made, examples, plan, on_epoch, logs, progress)
         return _result(_run(training, best, say), best, examples, made)
 
 
@@ -143,14 +140,7 @@ def _result(epochs: list[Epoch], best: Best, examples: Examples, network: Networ
 
 
 def _check(
-    network: str,
-    epochs: int,
-    batch: int,
-    lr: float,
-    seed: int,
-    val: float,
-    most: int | None,
-    size: int | None,
+    network: str, epochs: int, batch: int, lr: float, seed: int, val: float, most: int | None, size: int | None
 ) -> None:
     """Raises UsageError for the first wish that cannot be."""
     if "=" in network or ":" not in network:
@@ -177,8 +167,9 @@ def _tell(examples: Examples, say: Say) -> None:
         f"{len(examples.held_out)} held out to validate"
     )
     if examples.broken:
-        names = ", ".join(str(path) for path in examples.broken[:3]) + (", ..." if len(examples.broken) > 3 else "")
-        say(f"{counted(len(examples.broken), 'image')} cannot be read and will be left out: {names}")
+        say(
+            f"{counted(len(examples.broken), 'image')} cannot be read and will be left out: {first_of(examples.broken)}"
+        )
 
 
 def _network(name: str, classes: list[str], size: int | None) -> Network:
@@ -209,8 +200,7 @@ def _try(network: Network) -> None:
 
 def _transferred(network: Network, file: str) -> str:
     copied, left = transfer(network.model, file)
-    names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-    return f"{copied} of {copied + len(left)} tensors from {file}" + (f"; new are {names}" if left else "")
+    return f"{copied} of {copied + len(left)} tensors from {file}" + (f"; new are {first_of(left)}" if left else "")
 
 
 def _head(network: Network) -> str:
@@ -218,19 +208,3 @@ def _head(network: Network) -> str:
     if not found:
         raise NetworkError(f"{network.name}: has no linear or convolution layer as its last; train it without --freeze")
     return found[0]
-
-
-def _logs(
-    logdir: Path | None,
-    network: Network,
-    examples: Examples,
-    batch: int,
-    probe: Path | None,
-    picture: Image.Image | None,
-    say: Say,
-) -> Logs | None:
-    if not logdir:
-        return None
-    first = int(examples.held_out[0])
-    name = probe.name if probe else examples.name(first)
-    return Logs(logdir, network, examples, batch, picture or examples.picture(first), name, say)

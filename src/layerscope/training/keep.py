@@ -6,13 +6,12 @@ import io
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from layerscope.errors import OutputError, writing
 from layerscope.files import save
-from layerscope.networks.open import Network
+from layerscope.networks.open import Network, table_in
 from layerscope.training.loop import Epoch
 
 __all__ = ["Best"]
@@ -57,7 +56,7 @@ class Best:
             "preprocessing": self.network.preprocessing.to_json(),
         }
         file = self.path.with_name("classes.json")
-        text = json.dumps({**_known(file), self.path.name: about}, indent=2, ensure_ascii=False)
+        text = json.dumps({**table_in(file), self.path.name: about}, indent=2, ensure_ascii=False)
         save(text.encode(), file)
 
     def __str__(self) -> str:
@@ -69,12 +68,3 @@ class Best:
 
 def _merit(epoch: Epoch) -> tuple[float, float]:
     return epoch.val.accuracy, -epoch.val.loss
-
-
-def _known(file: Path) -> dict[str, Any]:
-    """What an earlier training wrote; nothing if it cannot be read, since it is about to be written anew."""
-    try:
-        known = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

@@ -19,6 +19,7 @@ from layerscope.networks.feeding import run
 from layerscope.networks.open import Network
 from layerscope.progress import Progress, quiet
 from layerscope.training.data import Examples, ahead, batches
+from layerscope.watching.watcher import Watch
 
 __all__ = ["EVERY", "Diverged", "Epoch", "Plan", "Score", "Training", "logits_of"]
 
@@ -103,9 +104,9 @@ def _learning(model: nn.Module, head: str) -> list[nn.Parameter]:
 class Training:
     """Adam on the cross entropy, one epoch after the other, each followed by the held-out images.
 
-    `on_loss(step, loss)` gets the mean loss of the images since it was last called, every EVERY steps and at
-    the end of each epoch; `on_epoch(epoch)` what came of an epoch; `on_diverged()` comes before Diverged. The order
-    of the images comes from the seed of the plan; other random numbers (dropout) are torch's own.
+    `on_epoch(epoch)` gets what came of an epoch. `watched` keeps the mean loss of the images since it was last kept,
+    every EVERY steps and at the end of each epoch, and says where a loss that is not finite began. The order of the
+    images comes from the seed of the plan; other random numbers (dropout) are torch's own.
     """
 
     def __init__(
@@ -114,19 +115,18 @@ class Training:
         examples: Examples,
         plan: Plan,
         on_epoch: Callable[[Epoch], None],
-        on_loss: Callable[[int, float], None] = lambda step, loss: None,
+        watched: Watch | None = None,
         progress: Progress = quiet,
     ) -> None:
         self.network, self.examples, self.plan = network, examples, plan
-        self.on_epoch, self.on_loss, self.progress = on_epoch, on_loss, progress
-        self.on_diverged: Callable[[], None] = lambda: None
+        self.on_epoch, self.watched, self.progress = on_epoch, watched, progress
         self.order = torch.Generator().manual_seed(plan.seed)
         self.step = self.done = 0  # of learning; of learning and validating
         parts = len(examples.train), len(examples.held_out)
         self.of = plan.epochs * sum(math.ceil(part / plan.batch) for part in parts)
 
     def run(self) -> list[Epoch]:
-        """Train for all epochs. Raises Diverged when the loss is no number any more."""
+        """Train for all epochs. Raises Diverged when the loss is not finite any more."""
         plan, epochs = self.plan, []
         optimizer = torch.optim.Adam(_learning(self.network.model, plan.head), lr=plan.lr)
         for number in range(1, plan.epochs + 1):
@@ -148,19 +148,24 @@ class Training:
             loss = cross_entropy(logits, targets)
             value = loss.item()
             if not math.isfinite(value):
-                self.on_diverged()
+                if self.watched:
+                    self.watched.diverged()
                 raise Diverged(f"{name}, step {self.step}: the loss is {value}; take a --lr below {self.plan.lr:g}")
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             whole.add(value, logits, targets)
             recent.add(value, logits, targets)
             if self.step % EVERY == 0:
-                self.on_loss(self.step, recent.loss)
+                self._keep(recent)
                 recent = Score()
             self._tick(f"{name}, loss {whole.loss:.3f}")
         if recent.images:
-            self.on_loss(self.step, recent.loss)
+            self._keep(recent)
         return whole
+
+    def _keep(self, recent: Score) -> None:
+        if self.watched:
+            self.watched.log({"train/loss": recent.loss})
 
     def _validate(self, number: int) -> Score:
         """The held-out images through the network as it will be used: dropout off, batch norms fixed."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -32,24 +32,10 @@ from layerscope.units.attribution import class_of, deepest, grad_cam, occlusion
 from layerscope.units.place import LayerCall, run_to_layer
 from layerscope.units.receptive import Traced, effective_receptive_field, receptive_field
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 __all__ = [
-    "Arithmetic",
-    "Evidence",
-    "Field",
-    "UnitInspector",
-    "UnitReport",
-    "arithmetic",
-    "effective_receptive_field",
-    "evidence",
-    "grad_cam",
-    "inspect_unit",
-    "occlusion",
-    "receptive_field",
-    "unit",
-]
+    "Arithmetic", "Evidence", "Field", "UnitInspector", "UnitReport", "arithmetic",
+    "effective_receptive_field", "evidence", "grad_cam", "occlusion", "receptive_field", "unit",
+]  # fmt: skip
 
 
 def unit(
@@ -81,10 +67,6 @@ def unit(
         return replace(report, notes=(*network.notes, *report.notes))
 
 
-#: the same, for who reads code in which `unit` is a number
-inspect_unit = unit
-
-
 class UnitInspector:
     """Units of a network on one image. Of the last layers it keeps what it took three passes to find out.
 
@@ -109,6 +91,7 @@ class UnitInspector:
             best = np.unravel_index(int(np.nan_to_num(values, nan=-np.inf).argmax()), values.shape)
             position = [int(index) for index in best]
         where = tuple(position or ())
+        unit = (layer, channel, where)
         notes: list[str] = []
 
         def tried(work: Callable[[], Any]) -> Any:
@@ -117,9 +100,6 @@ class UnitInspector:
             except LayerscopeError as error:
                 notes.append(str(error))
                 return None
-
-        def effective() -> NDArray[np.float32]:
-            return effective_receptive_field(model, layer, channel, where, self.x)
 
         value = replace(call, result=float(values[where]))
         return UnitReport(
@@ -132,8 +112,8 @@ class UnitInspector:
             map=values.copy(),
             picture=self.picture,
             field=traced.field(where, channel),
-            effective=tried(effective) if gradient else None,
-            arithmetic=tried(lambda: explain(value, layer, channel, where)),
+            effective=tried(lambda: effective_receptive_field(model, *unit, self.x)) if gradient else None,
+            arithmetic=tried(lambda: explain(value, *unit)),
             notes=tuple(notes),
         )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ __all__ = ["arithmetic", "explain"]
 #: something else: half precision and TF32 round to about a thousandth.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
-#: makes the arithmetic of the call at hand
-Write = Callable[..., Arithmetic]
+#: what a rule finds out, as fields of `Arithmetic`
+Fields = dict[str, Any]
 
 _Conv = nn.modules.conv._ConvNd
 _Transposed = nn.modules.conv._ConvTransposeNd
 _Norm = nn.modules.batchnorm._BatchNorm
-_Asked = "ask a convolution, linear, batch norm, ReLU or max pool layer"
+_ASKED = "ask a convolution, linear, batch norm, ReLU or max pool layer"
 
 
 def arithmetic(model: nn.Module, layer: str, channel: int, position: Sequence[int], x: Any) -> Arithmetic:
@@ -56,15 +55,15 @@ def explain(call: LayerCall, layer: str, channel: int, position: tuple[int, ...]
     kind = type(call.module).__name__
     rule = next((rule for types, rule in _RULES if isinstance(call.module, types)), None)
     if rule is None or call.input is None:
-        raise LayerscopeError(f"{layer}: {kind} has no arithmetic of one patch and one kernel; {_Asked}")
-    write = partial(Arithmetic, layer=layer, type=kind, channel=channel, position=position, value=call.result)
-    made = rule(write, call, channel, position)
+        raise LayerscopeError(f"{layer}: {kind} has no arithmetic of one patch and one kernel; {_ASKED}")
+    fields = rule(call, channel, position)
+    made = Arithmetic(layer=layer, type=kind, channel=channel, position=position, value=call.result, **fields)
     allowed = _TOLERANCE.get(call.input.dtype if call.input.device.type == "cpu" else torch.float16, 2e-2)
     if np.isfinite(made.value) and abs(made.sum - made.value) > allowed * made.scale + 1e-30:
         raise LayerscopeError(
             f"{layer}: {kind} produced {made.value:.6g} where patch, kernel and bias give {made.sum:.6g}: its forward "
             "computes something else than its class says, such as a weight that is changed on the way; "
-            f"{_Asked} of torch's own"
+            f"{_ASKED} of torch's own"
         )
     return made
 
@@ -74,13 +73,11 @@ def _floats(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().to("cpu", torch.float32).numpy()
 
 
-def _summed(
-    write: Write, patch: NDArray, kernel: NDArray, bias: Tensor | None, channel: int, inputs: range
-) -> Arithmetic:
+def _summed(patch: NDArray, kernel: NDArray, bias: Tensor | None, channel: int, inputs: range) -> Fields:
     added = float(bias[channel].detach()) if bias is not None else 0.0
     total = float((patch.astype(np.float64) * kernel).sum()) + added
     formula = "sum of patch x kernel + bias"
-    return write(formula=formula, patch=patch, kernel=kernel, bias=added, inputs=tuple(inputs), sum=total)
+    return {"formula": formula, "patch": patch, "kernel": kernel, "bias": added, "inputs": tuple(inputs), "sum": total}
 
 
 def _along(setting: Any, axis: int) -> int:
@@ -110,7 +107,7 @@ def _sources(module: Any, axis: int, at: int, size: int) -> NDArray[np.int64]:
     return np.where((source >= 0) & (source < size), source, -1)
 
 
-def _convolution(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
+def _convolution(call: LayerCall, channel: int, position: tuple[int, ...]) -> Fields:
     module: Any = call.module
     transposed = isinstance(module, _Transposed)
     given = _floats(call.input)  # type: ignore[arg-type]
@@ -126,14 +123,14 @@ def _convolution(write: Write, call: LayerCall, channel: int, position: tuple[in
         patch = np.where((source < 0).reshape(shape), np.float32(0), patch)
     weight = _floats(module.weight)
     kernel = weight[inputs.start : inputs.stop, channel % outputs] if transposed else weight[channel]
-    return _summed(write, patch, kernel, module.bias, channel, inputs)
+    return _summed(patch, kernel, module.bias, channel, inputs)
 
 
-def _linear(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
+def _linear(call: LayerCall, channel: int, position: tuple[int, ...]) -> Fields:
     module: Any = call.module
     where = call.place.index(channel, position)[:-1]  # features are the last axis of input and output alike
     patch = _floats(call.input[where])  # type: ignore[index]
-    return _summed(write, patch, _floats(module.weight)[channel], module.bias, channel, range(module.in_features))
+    return _summed(patch, _floats(module.weight)[channel], module.bias, channel, range(module.in_features))
 
 
 def _same(call: LayerCall, channel: int, position: tuple[int, ...]) -> float:
@@ -141,7 +138,7 @@ def _same(call: LayerCall, channel: int, position: tuple[int, ...]) -> float:
     return float(_floats(call.input[call.place.index(channel, position)]))  # type: ignore[index]
 
 
-def _batch_norm(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
+def _batch_norm(call: LayerCall, channel: int, position: tuple[int, ...]) -> Fields:
     module: Any = call.module
     if module.running_mean is None:
         raise LayerscopeError(
@@ -154,17 +151,18 @@ def _batch_norm(write: Write, call: LayerCall, channel: int, position: tuple[int
     terms = {"x": x, "mean": mean, "var": var, "eps": module.eps, "weight": weight, "bias": bias}
     formula, patch = "(x - mean) / sqrt(var + eps) * weight + bias", np.array([x], np.float32)
     total = (x - mean) * (weight / (var + module.eps) ** 0.5) + bias
-    return write(formula=formula, patch=patch, bias=bias, inputs=(channel,), terms=terms, sum=total)
+    return {"formula": formula, "patch": patch, "bias": bias, "inputs": (channel,), "terms": terms, "sum": total}
 
 
-def _relu(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
+def _relu(call: LayerCall, channel: int, position: tuple[int, ...]) -> Fields:
     x = _same(call, channel, position)
     top = 6.0 if isinstance(call.module, nn.ReLU6) else np.inf
     formula, patch = "min(max(x, 0), 6)" if top == 6 else "max(x, 0)", np.array([x], np.float32)
-    return write(formula=formula, patch=patch, inputs=(channel,), terms={"x": x}, sum=float(min(max(x, 0.0), top)))
+    total = float(min(max(x, 0.0), top))
+    return {"formula": formula, "patch": patch, "inputs": (channel,), "terms": {"x": x}, "sum": total}
 
 
-def _max_pool(write: Write, call: LayerCall, channel: int, position: tuple[int, ...]) -> Arithmetic:
+def _max_pool(call: LayerCall, channel: int, position: tuple[int, ...]) -> Fields:
     module: Any = call.module
     given = _floats(call.input)  # type: ignore[arg-type]
     plane = given[(0, channel) if given.ndim == len(position) + 2 else channel]  # (*size)
@@ -174,7 +172,7 @@ def _max_pool(write: Write, call: LayerCall, channel: int, position: tuple[int, 
     best = np.unravel_index(int(window.argmax()), window.shape)
     terms = {f"from {name}": float(at[axis][best[axis]]) for axis, name in enumerate(_NAMES[-len(position) :])}
     total = float(window.max())
-    return write(formula="max of the window", patch=window[None], inputs=(channel,), terms=terms, sum=total)
+    return {"formula": "max of the window", "patch": window[None], "inputs": (channel,), "terms": terms, "sum": total}
 
 
 _NAMES = ("depth", "row", "column")

@@ -28,10 +28,9 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Target:
-    """A class: its index in the output, and what the network gives it on image 0."""
+    """A class: its index in the output, and how probable the network finds it on image 0."""
 
     index: int
-    score: float
     probability: float
     predicted: bool
 
@@ -77,7 +76,7 @@ def class_of(
         raise UsageError(f"target {target!r}: no class of that name{hint}")
     if not 0 <= index < classes:
         raise UsageError(f"target {index}: the network has classes 0 to {classes - 1}")
-    return Target(index, float(scores[index]), float(scores.softmax(0)[index]), index == best)
+    return Target(index, float(scores.softmax(0)[index]), index == best)
 
 
 def grad_cam(

@@ -16,6 +16,7 @@ from layerscope.activations.layouts import Layouts, Plan
 from layerscope.activations.modules import Table, copied, tensors_in
 from layerscope.errors import NoMatch, UsageError
 from layerscope.records.sites import Site
+from layerscope.text import first_of
 
 __all__ = ["LayerCall", "Place", "arguments", "placing", "run_to_layer"]
 
@@ -163,6 +164,6 @@ def run_to_layer(
     if calls:
         return calls[0]
     if ran:
-        raise NoMatch(f"{layer}: is not there; {path} gave {', '.join(ran[:4])}{', ...' if len(ran) > 4 else ''}")
+        raise NoMatch(f"{layer}: is not there; {path} gave {first_of(ran, 4)}")
     why = table.why_silent(path)
     raise NoMatch(f"{layer}: never ran on this input{why and f' ({why})'}; ask for another layer")

@@ -33,12 +33,7 @@ __all__ = ["Traced", "effective_receptive_field", "geometry", "receptive_field"]
 
 
 def receptive_field(
-    model: nn.Module,
-    layer: str,
-    position: Sequence[int],
-    x: Any,
-    channel: int | None = None,
-    of: int = 0,
+    model: nn.Module, layer: str, position: Sequence[int], x: Any, channel: int | None = None, of: int = 0
 ) -> Field:
     """The pixels of the input that a unit of `layer` depends on, as a mask and a box.
 

@@ -21,6 +21,8 @@ __all__ = ["RULES", "convolution", "max_pool", "needs_of", "window"]
 Masks = Sequence[Tensor | None]
 #: the inputs with their masks, None for all of it
 Pairs = Iterator[tuple[Spot, Tensor | None]]
+#: kernel, stride, padding and dilation, one number an axis
+Settings = tuple[list[int], list[int], list[int], list[int]]
 
 
 def _union(masks: Masks) -> Tensor:
@@ -105,12 +107,10 @@ def _linear(op: Op, masks: Masks) -> Pairs:
         return values
 
     with torch.enable_grad():
-        names = [argument.name for argument in op.func._schema.arguments]
-        given = {**dict(zip(names, op.args, strict=False)), **op.kwargs}
         made = {
             # Where an index points is a matter of its values, not of a gradient.
             name: tree_map_only(Spot, _value if name in ("index", "indices") else stand_in, argument)
-            for name, argument in given.items()
+            for name, argument in op.named.items()
         }
         outputs = [tensor for tensor in tree_leaves(op.func(**made)) if isinstance(tensor, Tensor)]
         pairs = [(out, mask) for out, mask in zip(outputs, masks, strict=True) if mask is not None]
@@ -214,31 +214,24 @@ def _glu(op: Op, masks: Masks) -> Pairs:
     yield op.args[0], torch.cat([mask, mask], op.arg("dim", -1))
 
 
-def _spread(mask: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int],
-            size: Sequence[int]) -> Tensor:  # fmt: skip
-    """Sliding windows backwards: (B, 1, *out) -> (B, 1, *size), the input under the windows of the true elements."""
+def _slid_back(mask: Tensor, settings: Settings, size: Sequence[int], transposed: bool = False) -> Tensor:
+    """What the true elements of (B, 1, *out) need of the input (B, 1, *size) of windows that slide.
+
+    Backwards a convolution is a transposed one, and a transposed one is a convolution.
+    """
+    kernel, stride, padding, dilation = settings
     axes = len(size)
-    back = [functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d][axes - 1]
-    counts = back(mask.double(), torch.ones(1, 1, *kernel).double(), stride=stride, dilation=dilation)
+    way = getattr(functional, f"conv{'' if transposed else '_transpose'}{axes}d")
+    ones = torch.ones(1, 1, *kernel).double()
+    counts = way(mask.double(), ones, stride=stride, padding=padding if transposed else 0, dilation=dilation)
     for axis in range(axes):
-        low, length = padding[axis], size[axis]
+        low, length = 0 if transposed else padding[axis], size[axis]  # output_padding makes room for one more
         short = max(low + length - counts.shape[2 + axis], 0)
         counts = functional.pad(counts, [0, 0] * (axes - 1 - axis) + [0, short]).narrow(2 + axis, low, length)
     return counts > 0.5  # counts of windows: rounding cannot reach the half
 
 
-def _gather(mask: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int],
-            size: Sequence[int]) -> Tensor:  # fmt: skip
-    """A transposed convolution backwards is a convolution: (B, 1, *out) -> (B, 1, *size)."""
-    axes = len(size)
-    forth = [functional.conv1d, functional.conv2d, functional.conv3d][axes - 1]
-    counts = forth(mask.double(), torch.ones(1, 1, *kernel).double(), None, stride, padding, dilation)
-    for axis in range(axes):
-        counts = counts.narrow(2 + axis, 0, size[axis])  # output_padding makes room for one more
-    return counts > 0.5
-
-
-def window(op: Op, axes: int) -> tuple[list[int], list[int], list[int], list[int]]:
+def window(op: Op, axes: int) -> Settings:
     """Kernel, stride, padding and dilation of a convolution or a pooling, one number an axis."""
 
     def setting(name: str, default: list[int]) -> list[int]:
@@ -260,8 +253,7 @@ def convolution(op: Op, masks: Masks) -> Pairs:
     batch, channels = spot.shape[:2] if batched else (1, spot.shape[0])
     size, groups = spot.shape[-axes:], op.arg("groups", 1)
     grouped = mask.reshape(batch * groups, -1, *mask.shape[-axes:]).any(1, keepdim=True)  # (B*G, 1, *out)
-    back = _gather if op.arg("transposed", False) else _spread
-    found = back(grouped, *window(op, axes), size)  # (B*G, 1, *in)
+    found = _slid_back(grouped, window(op, axes), size, op.arg("transposed", False))  # (B*G, 1, *in)
     yield spot, found.expand(-1, channels // groups, *size).reshape(spot.shape)
 
 
@@ -271,7 +263,7 @@ def max_pool(op: Op, masks: Masks) -> Pairs:
     axes = 3 if "3d" in op.name else 2
     mask = _union(masks)
     planes = mask.reshape(-1, 1, *mask.shape[-axes:])
-    yield spot, _spread(planes, *window(op, axes), spot.shape[-axes:]).reshape(spot.shape)
+    yield spot, _slid_back(planes, window(op, axes), spot.shape[-axes:]).reshape(spot.shape)
 
 
 def _table() -> dict[str, Callable[[Op, Masks], Pairs]]:
@@ -287,9 +279,8 @@ def _table() -> dict[str, Callable[[Op, Masks], Pairs]]:
         "replication_pad2d replication_pad3d roll flip repeat index_select index tril triu pixel_shuffle "
         "pixel_unshuffle channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d "
         "_upsample_nearest_exact1d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d "
-        "upsample_trilinear3d "
-        "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa avg_pool1d avg_pool2d avg_pool3d "
-        "_adaptive_avg_pool2d _adaptive_avg_pool3d slice_scatter select_scatter diag_embed expand_copy",
+        "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa avg_pool1d avg_pool2d "
+        "avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d slice_scatter select_scatter diag_embed expand_copy",
         _picked: "gather",
         _along: "_softmax _log_softmax _safe_softmax sum nansum mean amax amin aminmax max min argmax argmin var std "
         "var_mean std_mean prod logsumexp linalg_vector_norm norm any all sort topk cumsum cumprod cummax cummin "

@@ -61,13 +61,15 @@ class Op:
         found = tree_leaves((self.args, self.kwargs), is_leaf=lambda leaf: isinstance(leaf, Spot))
         return [spot for spot in found if isinstance(spot, Spot) and spot.reached]
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """All arguments by the names in the operation's schema."""
+        return {argument.name: value for argument, value in _with_schema(self.func, self.args, self.kwargs)}
+
     def arg(self, name: str, default: Any = None) -> Any:
-        """An argument by the name that the operation's schema gives it."""
-        for at, argument in enumerate(self.func._schema.arguments):
-            if argument.name == name:
-                given = self.args[at] if at < len(self.args) else self.kwargs.get(name, argument.default_value)
-                return default if given is None else given
-        return default
+        """An argument by its name; `default` where it is None, or not there."""
+        value = self.named.get(name)
+        return default if value is None else value
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -79,10 +81,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.lost = False  # a tensor without storage: sparse, or of a foreign kind
         self._weak: dict[int, StorageWeakRef] = {}
         self._reached: set[int] = set()
-        for tensor in sources:
-            spot = self.spot(tensor)
-            if spot:
-                self._reached.add(spot.storage)
+        self._reached.update([spot.storage for tensor in sources if (spot := self.spot(tensor))])
 
     def spot(self, tensor: Tensor, value: bool = False) -> Spot | None:
         """Where a tensor lies; None, and `lost`, if it has no plain storage."""
@@ -154,7 +153,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _with_schema(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
     for at, argument in enumerate(func._schema.arguments):
-        yield argument, args[at] if at < len(args) else kwargs.get(argument.name)
+        yield argument, args[at] if at < len(args) else kwargs.get(argument.name, argument.default_value)
 
 
 class Reads(TorchFunctionMode):

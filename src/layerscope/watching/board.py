@@ -78,14 +78,13 @@ class Board:
         kernels = [entry for entry in pictured if entry.type.startswith("Conv")] or pictured
         # Evenly over the depth, where there are too many.
         step = -(-len(kernels) // MOSAICS) or 1
-        name = names_of(record)[0] if record.pictures else ""
-        found = []
-        for entry in kernels[::step]:
-            png = feature_mosaic(record, entry, 0, channels=CHANNELS)
-            found.append(eventfile.image(self._tag(f"maps/{entry.key}"), png))
-        if name and record.pictures and self.number == 1:
-            found.append(eventfile.image(f"probe/{name}", encode(Image.fromarray(record.pictures[0].pixels))))
-        return found
+        images = {
+            self._tag(f"maps/{entry.key}"): feature_mosaic(record, entry, 0, channels=CHANNELS)
+            for entry in kernels[::step]
+        }
+        if record.pictures and self.number == 1 and (name := names_of(record)[0]):
+            images[f"probe/{name}"] = encode(Image.fromarray(record.pictures[0].pixels))
+        return [eventfile.image(tag, png) for tag, png in images.items()]
 
     def _number(self, record: Record) -> None:
         if self._places:

@@ -24,11 +24,11 @@ Path = str | os.PathLike[str]
 
 def _figures(logs: Mapping[str, Any] | None) -> dict[str, float]:
     """What in a dict of logs is a figure."""
-    found = {}
-    for name, value in (logs or {}).items():
-        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
-            found[str(name)] = float(value)
-    return found
+    return {
+        str(name): float(value)
+        for name, value in (logs or {}).items()
+        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    }
 
 
 class LoopCallback:
@@ -89,13 +89,11 @@ def lightning_callback(logdir: Path, **options: Any) -> Any:
             if self.watch:
                 self.watch.check()  # the weights are whole yet; later the closure of the step is over
 
-        def teardown(self, trainer: Any, module: nn.Module, stage: str) -> None:
+        def teardown(self, *_: Any, **_named: Any) -> None:
             if self.watch:
                 self.watch.close()
 
-        def on_exception(self, trainer: Any, module: nn.Module, exception: BaseException) -> None:
-            if self.watch:
-                self.watch.close()
+        on_exception = teardown
 
     return Watching()
 

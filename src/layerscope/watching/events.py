@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Event"]
@@ -26,10 +26,7 @@ class Event:
 
     def packed(self) -> dict[str, Any]:
         """For the index, whose line has the step."""
-        found = asdict(self)
-        del found["step"]
-        found["channels"] = self.channels[:_MOST]
-        return found
+        return {"kind": self.kind, "layer": self.layer, "text": self.text, "channels": self.channels[:_MOST]}
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.text}"

@@ -114,11 +114,9 @@ def merged(entries: list[Entry]) -> list[Entry]:
     if dist.get_rank() == 0:
         parts = [{} for _ in range(dist.get_world_size())]
     dist.gather_object(ours, parts)
-    return (
-        entries
-        if parts is None
-        else [_merge(entry, [part[entry.key] for part in parts if entry.key in part]) for entry in entries]
-    )
+    if parts is None:
+        return entries
+    return [_merge(entry, [part[entry.key] for part in parts if entry.key in part]) for entry in entries]
 
 
 def _merge(entry: Entry, parts: list[tuple[tuple[int, ...], Columns | None]]) -> Entry:

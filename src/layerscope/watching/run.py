@@ -26,11 +26,11 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._at, self._file = 0, -1
-        self._clear()
+        self._file = -1
         self.refresh()
 
     def _clear(self) -> None:
+        self._at = 0
         self.about: dict[str, Any] = {}
         self.steps: list[int] = []
         self.times: dict[int, float] = {}
@@ -49,7 +49,7 @@ class Run:
             with path.open("rb") as file:
                 number = os.fstat(file.fileno()).st_ino
                 if number != self._file:  # another run took its place
-                    self._at, self._file = 0, number
+                    self._file = number
                     self._clear()
                 file.seek(self._at)
                 data = file.read()

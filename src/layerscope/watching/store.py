@@ -10,7 +10,6 @@ the moment at which the process dies, the directory can be read. `docs/watching.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 from layerscope.errors import OutputError, UsageError, writing
 from layerscope.records.record import Record
+from layerscope.text import finite
 from layerscope.watching.events import Event
 
 __all__ = ["FOLDER", "INDEX", "SCHEMA", "Store", "name_of", "steps_in"]
@@ -90,7 +90,7 @@ class Store:
 
     def line(self, line: dict[str, Any]) -> None:
         """Append a line to the index, in one write."""
-        data = json.dumps(_finite(line), separators=(",", ":")).encode() + b"\n"
+        data = json.dumps(finite(line, str), separators=(",", ":")).encode() + b"\n"
         self._try("index", lambda: self._append(data))
 
     def save(self, step: int, record: Record) -> bool:
@@ -139,12 +139,3 @@ def _aside(folder: Path) -> Path:
     while (other := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     return folder.rename(other)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: as words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

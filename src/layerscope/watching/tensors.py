@@ -105,13 +105,12 @@ def _alike(group: list[tuple[int, NDArray[np.float32]]]) -> dict[int, Found]:
         if constant[row]:
             key = one[:1].tobytes()
             found[at] = same[key] = same.get(key) or _one(one, "float32")
-            continue
-        if not plain[row]:
+        elif not plain[row]:
             found[at] = _one(one, "float32")
-            continue
-        counts = np.zeros(BINS, np.int64)
-        bin_values(values[row], edges[row], counts)
-        found[at] = stats.take(np.s_[row : row + 1]), Histogram(wide[row], counts)
+        else:
+            counts = np.zeros(BINS, np.int64)
+            bin_values(values[row], edges[row], counts)
+            found[at] = stats.take(np.s_[row : row + 1]), Histogram(wide[row], counts)
     return found
 
 

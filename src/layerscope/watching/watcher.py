@@ -63,7 +63,7 @@ class watch:
     2
 
     A context manager: it looks while the block runs, and leaves nothing behind on the network. `count`: steps that are
-    over. `paths`: of the layers that are looked at.
+    over. `paths`: of the layers that are looked at. `looking`: whether the step that runs now is looked at.
     """
 
     model: nn.Module
@@ -98,16 +98,11 @@ class watch:
         self.count = self.start
         self.health = Health()
         self._broken: set[str] = set()
-        self._running = self._ended = self._alarmed = self._wanted = self._looking = False
+        self._running = self._ended = self._alarmed = self._wanted = self.looking = False
         self._by_hook = self._unchecked = False
         self._gradients: list[Entry] | None = None
 
     # a step
-
-    @property
-    def looking(self) -> bool:
-        """Whether the step that runs now is looked at."""
-        return self._looking
 
     @property
     def just_looked(self) -> bool:
@@ -117,7 +112,7 @@ class watch:
     def look(self) -> None:
         """Look at the next step, whichever it is."""
         self._wanted = True
-        if not self._looking:
+        if not self.looking:
             self._arm()
 
     def step(self, **scalars: float | Tensor) -> None:
@@ -151,7 +146,7 @@ class watch:
 
     def batch(self) -> None:
         """A batch begins: to be called where the model itself is never called, but parts of it are."""
-        if self._looking and self._batch:
+        if self.looking and self._batch:
             self._batch.begin()
 
     def note(self, text: str, kind: str = "note", layer: str = "") -> None:
@@ -208,10 +203,10 @@ class watch:
     # what happens
 
     def _arm(self) -> None:
-        self._looking = self._wanted or self._next_is_chosen()
+        self.looking = self._wanted or self._next_is_chosen()
         self._wanted = False
         self._gradients = None
-        if self._looking and self._batch:
+        if self.looking and self._batch:
             with self._guard("the training batch"):
                 self._batch.open()
 
@@ -222,11 +217,11 @@ class watch:
         return False
 
     def _before(self, optimizer: Optimizer | None, closed: bool) -> None:
-        if not (self._looking or self._due):
+        if not (self.looking or self._due):
             return
         with self._guard("the step"):
             skipped = self._skips.now(optimizer)
-            if self._looking and self.rank == 0:
+            if self.looking and self.rank == 0:
                 if self._updates and optimizer is not None:
                     self._updates.before()
                 if not closed:
@@ -272,8 +267,8 @@ class watch:
         self._by_hook = optimizer is not None
         if skipped := self._skips.since():
             self._event(self.count, "skipped", "", skipped)
-        if self._looking:
-            self._looking = False
+        if self.looking:
+            self.looking = False
             with self._guard("the step"):
                 self._look(optimizer)
             self._seen = self.count
