@@ -168,7 +168,8 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         """What `make` returns in the worker's thread for what is in the address, with the place in its query."""
 
         async def answer(request: Request) -> Response:
-            arguments = [*request.path_params.values(), *([_place(request)] if place else [])]
+            at = [(_whole(request, "y"), _whole(request, "x"))] if place else []
+            arguments = [*request.path_params.values(), *at]
             return Response(await _unless_gone(request, worker.submit(partial(make, *arguments))), media_type=kind)
 
         return answer
@@ -198,10 +199,6 @@ def _whole(request: Request, name: str) -> int | None:
     if value is not None and not (value.isdecimal() and len(value) < 10):
         raise HTTPException(400, f"{name}: give a whole number from 0 on")
     return None if value is None else int(value)
-
-
-def _place(request: Request) -> tuple[int | None, int | None]:
-    return _whole(request, "y"), _whole(request, "x")
 
 
 async def _body(request: Request) -> bytes:

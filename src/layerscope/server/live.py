@@ -5,7 +5,6 @@ Nothing here imports torch before the worker does.
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 import tempfile
@@ -86,7 +85,6 @@ class Live:
         self._inspectors: dict[tuple[str, int], UnitInspector] = {}
         self._device, self._batch_size, self._placed = device, batch_size, ExitStack()
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-")
-        self._count = itertools.count()
 
     def start(self) -> None:
         """Load the networks, and run the images if there are some."""
@@ -207,20 +205,14 @@ class Live:
 
     def _upload(self, name: str, data: bytes) -> None:
         """Run it; whichever is not looked at afterwards, the one before or this one, is removed."""
-        before, new = self.images, self._saved(name, data)
+        before, new = self.images, Path(tempfile.mkdtemp(dir=self._folder.name)) / safe_name(name)
+        new.write_bytes(data)
         try:
             self._pass([new])
         finally:
             for path in {new, *before} - set(self.images):
                 if Path(self._folder.name) in path.parents:
                     shutil.rmtree(path.parent, ignore_errors=True)
-
-    def _saved(self, name: str, data: bytes) -> Path:
-        folder = Path(self._folder.name) / str(next(self._count))
-        folder.mkdir()
-        path = folder / safe_name(name)
-        path.write_bytes(data)
-        return path
 
 
 def _position(entry: Entry, at: tuple[int | None, int | None]) -> list[int] | None:

@@ -263,11 +263,10 @@ def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> 
     root = Tree(f"[bold]{_name(name)}[/bold]  input {shape(sizes)}", guide_style="dim")
     branches = {"": root}
     for layer in layers:
-        parent, _, own = layer.path.rpartition(".")
-        while parent and parent not in branches:
+        parent = layer.path.rpartition(".")[0]
+        while parent not in branches:
             parent = parent.rpartition(".")[0]
-            own = layer.path[len(parent) + 1 :] if parent else layer.path
-        branches[layer.path] = branches[parent].add(_line(layer, own))
+        branches[layer.path] = branches[parent].add(_line(layer, layer.path.removeprefix(f"{parent}.")))
     out.print(root)
     top = [layer for layer in layers if "." not in layer.path]
     total, trainable = (sum(getattr(layer, name) for layer in top) for name in ("parameters", "trainable"))
