@@ -219,7 +219,7 @@ def test_too_many_jobs_are_told_to_come_back(live):
 def test_a_job_that_nobody_waits_for_is_not_done(live, monkeypatch):
     gate, looked = threading.Event(), []
     monkeypatch.setattr(application, "GONE_S", 0.05)
-    monkeypatch.setattr(live.viewer.live._kept, "get", lambda asked, _make: looked.append(asked) or b"{}")
+    monkeypatch.setattr(live.viewer.live._kept, "made", lambda asked, _make: looked.append(asked) or b"{}")
     live.viewer.worker.submit(lambda: gate.wait(20))
     with socket.create_connection(("127.0.0.1", live.viewer.port)) as line:
         line.sendall(f"GET /api/unit/stem/0/0 HTTP/1.1\r\nHost: {live.host}\r\nCookie: {live.cookie}\r\n\r\n".encode())

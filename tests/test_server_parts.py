@@ -16,7 +16,8 @@ from layerscope.errors import UsageError
 from layerscope.networks.feeding import batch_of
 from layerscope.networks.open import Network, network_of
 from layerscope.server import Viewer
-from layerscope.server.parts import Kept, State, kernels_of
+from layerscope.server.parts import State, kernels_of
+from layerscope.server.session import Kept
 from layerscope.text import json_text
 from layerscope.views import format as viewer_format
 from tests.browsing import Tab, served, small_record
@@ -171,19 +172,19 @@ def test_what_cannot_be_put_side_by_side_is_said_at_once(code, photo, tmp_path):
 
 
 def test_answers_are_kept_within_their_budget():
-    kept, made = Kept(budget_bytes=100), []
+    kept, made = Kept(100, len), []
 
     def make(name: str) -> bytes:
         made.append(name)
         return bytes(40)
 
     for name in ("a", "b", "a", "c", "a", "b"):  # b has to go for c: a was asked for later
-        kept.get(name, lambda name=name: make(name))
+        kept.made(name, lambda name=name: make(name))
     assert made == ["a", "b", "c", "b"]
-    kept.get("huge", lambda: bytes(1000))
-    assert len(kept.get("huge", lambda: b"")) == 1000, "the last one stays, whatever its size"
+    kept.made("huge", lambda: bytes(1000))
+    assert len(kept.made("huge", lambda: b"")) == 1000, "the last one stays, whatever its size"
     kept.clear()
-    assert kept.get("a", lambda: b"new") == b"new"
+    assert kept.made("a", lambda: b"new") == b"new"
 
 
 def test_a_unit_is_computed_once(live, monkeypatch):

@@ -116,7 +116,6 @@ class Viewer:
         self.live: Live | None = None
         if record is not None:
             self.session.show(record)
-            self.session.tell("ready")
         elif self.following is None:
             self.live = Live(networks, paths, self.session, self.worker, warn, opener, device, batch_size)
         app = application(self.session, self.worker, self.live, self.following)

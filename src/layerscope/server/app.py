@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -49,16 +49,10 @@ _STATUS = ((Busy, 503), (NoMatch, 404), (UsageError, 400), (RecordError, 422))
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class _Number(Convertor[int]):
+class _Number(IntegerConvertor):
     """A number in an address; Starlette's own takes any number of digits, which int() refuses from 4300 on."""
 
     regex = "[0-9]{1,9}"
-
-    def convert(self, value: str) -> int:
-        return int(value)
-
-    def to_string(self, value: int) -> str:
-        return str(value)
 
 
 register_url_convertor("number", _Number())
@@ -70,21 +64,20 @@ def application(
     """Everything but the doors, which are the guard's."""
     routes = [*_page(), *(_run(session, following) if following else []), *_record(session, live)]
     routes += _network(session, worker, live) if live else []
-    handlers: dict[Any, Any] = {HTTPException: _http, LayerscopeError: _failed, Exception: _failed}
+    handlers = dict.fromkeys((HTTPException, LayerscopeError, Exception), _failed)
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 
 
-async def _http(_request: Request, error: HTTPException) -> Response:
+async def _failed(_request: Request, error: Exception) -> Response:
+    """What went wrong as a status and one line."""
+    if not isinstance(error, HTTPException):
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        return _json({"error": reason(error)}, status)
     answer = _json({"error": error.detail}, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
-
-
-async def _failed(_request: Request, error: Exception) -> Response:
-    """What went wrong as a status and one line."""
-    return _json({"error": reason(error)}, next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
 
 
 def _json(data: Any, status: int = 200) -> Response:
@@ -175,7 +168,8 @@ def _network(session: Session, worker: Worker, live: Live) -> list[Route]:
         """What `make` returns in the worker's thread for what is in the address, with the place in its query."""
 
         async def answer(request: Request) -> Response:
-            arguments = [*request.path_params.values(), *([_place(request)] if place else [])]
+            at = [(_whole(request, "y"), _whole(request, "x"))] if place else []
+            arguments = [*request.path_params.values(), *at]
             return Response(await _unless_gone(request, worker.submit(partial(make, *arguments))), media_type=kind)
 
         return answer
@@ -205,10 +199,6 @@ def _whole(request: Request, name: str) -> int | None:
     if value is not None and not (value.isdecimal() and len(value) < 10):
         raise HTTPException(400, f"{name}: give a whole number from 0 on")
     return None if value is None else int(value)
-
-
-def _place(request: Request) -> tuple[int | None, int | None]:
-    return _whole(request, "y"), _whole(request, "x")
 
 
 async def _body(request: Request) -> bytes:

@@ -5,7 +5,6 @@ Nothing here imports torch before the worker does.
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 import tempfile
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from layerscope.errors import LayerscopeError, NoMatch, UsageError
 from layerscope.networks.feeding import BATCH_SIZE
 from layerscope.records.record import Entry, Record
-from layerscope.server.parts import Kept, State, attention_of, kernels_of, seen_from, tokens_of
-from layerscope.server.session import Session
+from layerscope.server.parts import State, attention_of, kernels_of, seen_from, tokens_of
+from layerscope.server.session import Kept, Session
 from layerscope.server.worker import Closing, Worker
 from layerscope.text import json_text, nearest, printable
 from layerscope.views.format import block
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Live", "Opener", "opened", "reason", "safe_name"]
 
 Opener = Callable[[Any], "Network"]
+#: of answers that were given last
+KEPT_BYTES = 32 << 20
+_NOT_YET = "the network is not loaded yet; wait until it is ready"
 
 
 def opened(given: Any) -> Network:
@@ -78,12 +80,11 @@ class Live:
         self._given, self._session, self._worker, self._warn, self._opener = given, session, worker, warn, opener
         self._networks: list[Network] = []
         self._kernels: Record | None = None
-        self._kept = Kept()
-        self._attention: tuple[tuple[str, int], NDArray[np.float32]] | None = None
+        self._kept: Kept[bytes] = Kept(KEPT_BYTES, len)
+        self._attention: Kept[NDArray[np.float32]] = Kept(1, len)
         self._inspectors: dict[tuple[str, int], UnitInspector] = {}
         self._device, self._batch_size, self._placed = device, batch_size, ExitStack()
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-")
-        self._count = itertools.count()
 
     def start(self) -> None:
         """Load the networks, and run the images if there are some."""
@@ -101,9 +102,8 @@ class Live:
     def kernels(self) -> Record:
         """The tensors of the networks as a record, made when it is first asked for. Runs in the worker."""
         if not self._networks:
-            raise UsageError("the network is not loaded yet; wait until it is ready")
-        if self._kernels is None:
-            self._kernels = kernels_of(self._networks)
+            raise UsageError(_NOT_YET)
+        self._kernels = self._kernels or kernels_of(self._networks)
         return self._kernels
 
     def look(self, key: str, channel: int, image: int, at: tuple[int | None, int | None]) -> bytes:
@@ -124,27 +124,26 @@ class Live:
             report = self._inspectors[asked].inspect(entry.site.key, channel, position, gradient=False)
             return json_text(report.to_json()).encode()
 
-        return self._kept.get((key, channel, image, at), make)
+        return self._kept.made((key, channel, image, at), make)
 
     def tokens(self, key: str, image: int) -> bytes:
         """The tokens of a layer without a place in the image, as a block; see `tokens_of`. Runs in the worker."""
         network, entry = self._asked(key, image)
-        return self._kept.get((key, image), lambda: block(tokens_of(network, self.images[image], entry, image), 0))
+        return self._kept.made((key, image), lambda: block(tokens_of(network, self.images[image], entry, image), 0))
 
     def attention(self, key: str, image: int, at: tuple[int | None, int | None]) -> bytes:
         """What the heads look at from the patch `at`, on average if its row is None, as a block. Runs in the worker."""
         network, entry = self._asked(key, image)
         if entry.type != "attention":
             raise UsageError(f"{key}: is no attention; ask for a layer named PATH/attention")
-        if self._attention is None or self._attention[0] != (key, image):
-            self._attention = (key, image), attention_of(network, self.images[image], entry)
+        weights = self._attention.made((key, image), lambda: attention_of(network, self.images[image], entry))
         patch = None if at[0] is None else (at[0], at[1] or 0)
-        return block(seen_from(entry, image, self._attention[1], patch), 0)
+        return block(seen_from(entry, image, weights, patch), 0)
 
     def _asked(self, key: str, image: int) -> tuple[Network, Entry]:
         record = self._session.record
         if not self._networks or record is None:
-            raise UsageError("the network is not loaded yet; wait until it is ready")
+            raise UsageError(_NOT_YET)
         if key not in record.entries:
             raise NoMatch(f"{key!r} is no layer of this network{nearest(key, record.entries)}")
         if not 0 <= image < len(self.images):
@@ -181,7 +180,6 @@ class Live:
         empty = Record(kind, subjects[0], subject_b=subjects[1] if len(networks) > 1 else "", notes=notes)
         empty.notes.append("no image yet: drop one here")
         self._session.show(empty)
-        self._session.tell("ready")
 
     def _pass(self, images: list[Path]) -> None:
         from layerscope.comparison import compare_networks
@@ -201,27 +199,20 @@ class Live:
         else:
             record = features(self._networks[0], images, attention=True, batch_size=self._batch_size, progress=progress)
         self.images = images
-        self._kept.clear()
-        self._attention, self._inspectors = None, {}
+        for kept in (self._kept, self._attention, self._inspectors):
+            kept.clear()
         self._session.show(record)
-        self._session.tell("ready")
 
     def _upload(self, name: str, data: bytes) -> None:
         """Run it; whichever is not looked at afterwards, the one before or this one, is removed."""
-        before, new = self.images, self._saved(name, data)
+        before, new = self.images, Path(tempfile.mkdtemp(dir=self._folder.name)) / safe_name(name)
+        new.write_bytes(data)
         try:
             self._pass([new])
         finally:
             for path in {new, *before} - set(self.images):
                 if Path(self._folder.name) in path.parents:
                     shutil.rmtree(path.parent, ignore_errors=True)
-
-    def _saved(self, name: str, data: bytes) -> Path:
-        folder = Path(self._folder.name) / str(next(self._count))
-        folder.mkdir()
-        path = folder / safe_name(name)
-        path.write_bytes(data)
-        return path
 
 
 def _position(entry: Entry, at: tuple[int | None, int | None]) -> list[int] | None:

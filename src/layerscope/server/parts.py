@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,32 +24,9 @@ if TYPE_CHECKING:
 
     from layerscope.networks.open import Network
 
-__all__ = ["Kept", "State", "attention_of", "kernels_of", "seen_from", "tokens_of"]
+__all__ = ["State", "attention_of", "kernels_of", "seen_from", "tokens_of"]
 
 _BINS = 50
-
-
-class Kept:
-    """The last answers, within a budget of bytes; an answer is made when it is not there."""
-
-    def __init__(self, budget_bytes: int = 32 << 20) -> None:
-        self._budget, self._size = budget_bytes, 0
-        self._found: OrderedDict[Hashable, bytes] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """The answer to this question."""
-        if key not in self._found:
-            made = make()
-            self._found[key], self._size = made, self._size + len(made)
-            while self._size > self._budget and len(self._found) > 1:
-                self._size -= len(self._found.popitem(last=False)[1])
-        self._found.move_to_end(key)
-        return self._found[key]
-
-    def clear(self) -> None:
-        """Other images now."""
-        self._found.clear()
-        self._size = 0
 
 
 class State:

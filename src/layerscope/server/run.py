@@ -59,15 +59,11 @@ class Patience(H11Protocol):
 
     def _arm(self, what: str, seconds: float) -> None:
         if what not in self._timers:
-            self._timers[what] = self.loop.call_later(seconds, self._cut)
+            self._timers[what] = self.loop.call_later(seconds, self.transport.abort)
 
     def _disarm(self, what: str) -> None:
-        timer = self._timers.pop(what, None)
-        if timer:
+        if timer := self._timers.pop(what, None):
             timer.cancel()
-
-    def _cut(self) -> None:
-        self.transport.abort()
 
 
 class Server(uvicorn.Server):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from layerscope.checkpoints.sharded import find_index
 from layerscope.errors import NoMatch, RecordError, UsageError
 from layerscope.records.file import load
 from layerscope.records.record import Record
-from layerscope.server.session import Session
+from layerscope.server.session import Kept, Session
 from layerscope.text import json_text, nearest, printable
 from layerscope.views import format as viewer
 from layerscope.views.html import evenly, write_run
@@ -91,7 +90,7 @@ class Following:
         self._session, self._warn = session, warn
         self._run: Run | None = None
         self._damaged: dict[Mark, str] = {}
-        self._records: OrderedDict[Mark, Record] = OrderedDict()
+        self._records: Kept[Record] = Kept(MOST_RECORDS, lambda record: 1)
         self._lock, self._stop = threading.RLock(), threading.Event()
         self._said = ""
 
@@ -118,8 +117,7 @@ class Following:
             if not self._steps():
                 self._waiting()
             elif changed or self._session.event["state"] != "ready":
-                self._session.version += 1
-                self._session.tell("ready")
+                self._session.show(None)
 
     def about(self) -> str:
         """The run without its records, as JSON."""
@@ -154,11 +152,14 @@ class Following:
         with self._lock:
             return [step for step in self._run.steps if step not in self.skipped] if self._run else []
 
+    def _path(self, step: int) -> Path:
+        assert self._run
+        return self._run.folder / name_of(step)
+
     def _mark(self, step: int) -> Mark:
         """Tells a record from another one that took its name."""
-        assert self._run
         try:
-            found = (self._run.folder / name_of(step)).stat()
+            found = self._path(step).stat()
         except OSError:  # thinned out
             return step, 0, 0
         return step, found.st_ino, found.st_mtime_ns
@@ -169,9 +170,9 @@ class Following:
             near = nearest(str(step), map(str, self._steps()))
             raise NoMatch(self.skipped.get(step) or f"step {step} is not, or no longer, in this run{near}")
         with self._lock:
-            mark = self._mark(step)
+            mark, path = self._mark(step), self._path(step)
         try:
-            return make(self._record(mark))
+            return make(self._records.made(mark, lambda: load(path)))
         except RecordError as error:
             with self._lock:
                 if self._mark(step) != mark or not mark[1]:  # thinned out while it was read
@@ -180,21 +181,8 @@ class Following:
                 if mark not in self._damaged:
                     self._damaged[mark] = self.skipped[step] = why
                     self._warn(why)
-                    self._session.version += 1
-                    self._session.tell("ready")
+                    self._session.show(None)
             raise
-
-    def _record(self, mark: Mark) -> Record:
-        with self._lock:
-            run, record = self._run, self._records.get(mark)
-        assert run
-        record = record or load(run.folder / name_of(mark[0]))
-        with self._lock:
-            self._records[mark] = record
-            self._records.move_to_end(mark)
-            while len(self._records) > MOST_RECORDS:
-                self._records.popitem(last=False)
-        return record
 
     def _waiting(self) -> None:
         what = f"for the first step of {printable(str(self.path))}"

@@ -1,22 +1,44 @@
-"""What all tabs look at: the record of the moment, the state of the work, and the news of both."""
+"""What all tabs look at: the record of the moment, the state of the work, and the news of both; answers once made."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Literal
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import Literal, TypeVar
 
 from layerscope.records.record import Record
 
-__all__ = ["MOST_STREAMS", "Event", "Session", "State"]
+__all__ = ["MOST_STREAMS", "Event", "Kept", "Session", "State"]
 
 State = Literal["starting", "waiting", "loading", "running", "ready", "failed"]
 Event = dict[str, str | int]
+Made = TypeVar("Made")
 
 #: a browser opens six connections to one host at most: with more streams than this, a further tab could not load
 MOST_STREAMS = 4
 #: a stream says something at least this often, so that both ends notice when the other is gone
 BEAT_S = 15.0
+
+
+class Kept(OrderedDict[Hashable, Made]):
+    """What was asked for last, within a budget; `size` is what one of them takes of it. For any thread."""
+
+    def __init__(self, budget: int, size: Callable[[Made], int]) -> None:
+        super().__init__()
+        self._budget, self._size, self._lock = budget, size, threading.Lock()
+
+    def made(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What has this key, made if it is not there."""
+        value = self.get(key)
+        value = make() if value is None else value
+        with self._lock:
+            self[key] = value
+            self.move_to_end(key)
+            while len(self) > 1 and sum(map(self._size, self.values())) > self._budget:
+                self.popitem(last=False)
+        return value
 
 
 class Session:
@@ -35,10 +57,11 @@ class Session:
         self._news = asyncio.Event()
         self._streams: list[asyncio.Event] = []
 
-    def show(self, record: Record) -> None:
-        """Another record takes the place of the last one."""
+    def show(self, record: Record | None) -> None:
+        """Another record takes the place of the last one; None where a run has changed."""
         self.record = record
         self.version += 1
+        self.tell("ready")
 
     def tell(self, state: State, done: int = 0, of: int = 1, what: str = "") -> None:
         """Say how the work stands; from any thread."""

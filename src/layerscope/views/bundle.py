@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
 from layerscope.errors import LayerscopeError
@@ -53,7 +53,7 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
     """
     parts: dict[str, str] = {}
     owner: dict[str, str] = {}
-    for name in _order(modules, entry):
+    for name in list(_order(modules, entry, entry, set())):
         for declared in _TOP.findall(modules[name]):
             if declared in owner:
                 raise _broken(name, f"{declared} is declared in {owner[declared]} too; rename one of them")
@@ -65,27 +65,20 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
     return "\n".join(parts.values())
 
 
-def _order(modules: Mapping[str, str], entry: str) -> list[str]:
+def _order(modules: Mapping[str, str], name: str, importer: str, begun: set[str]) -> Iterator[str]:
     """Depth first, as the browser runs them; a circle is cut where it closes, as there."""
-    done: list[str] = []
-    begun: set[str] = set()
-
-    def visit(name: str, asked: str) -> None:
-        if name not in modules:
-            raise _broken(asked, f"imports {name}, which is not there")
-        if name in begun:
-            return
-        begun.add(name)
-        for names, target in _IMPORT.findall(modules[name]):
-            if not target.startswith("./"):
-                raise _broken(name, f"imports {target}; only relative paths can be laid into one module")
-            if re.search(r"\bas\b", names):
-                raise _broken(name, f"renames what it imports from {target}; use the name it has")
-            visit(target[2:], name)
-        done.append(name)
-
-    visit(entry, entry)
-    return done
+    if name not in modules:
+        raise _broken(importer, f"imports {name}, which is not there")
+    if name in begun:
+        return
+    begun.add(name)
+    for names, target in _IMPORT.findall(modules[name]):
+        if not target.startswith("./"):
+            raise _broken(name, f"imports {target}; only relative paths can be laid into one module")
+        if re.search(r"\bas\b", names):
+            raise _broken(name, f"renames what it imports from {target}; use the name it has")
+        yield from _order(modules, target[2:], name, begun)
+    yield name
 
 
 def _broken(name: str, what: str) -> LayerscopeError:

@@ -124,8 +124,9 @@ def _total(entry: Entry) -> Row:
     return {name: values[0] for name, values in figures(entry.total).items()} if entry.total else {}
 
 
-def _layer(entry: Entry) -> Row:
-    values = {"index": range(channels_of(entry)), **figures(entry.columns)} if entry.columns else {}
+def _layer(entry: Entry, **more: Sequence[Any]) -> Row:
+    """`more`: what else is known of the channels, by name."""
+    values = {"index": range(channels_of(entry)), **figures(entry.columns), **more} if entry.columns else {}
     return {
         "path": entry.site.path,
         "call": entry.site.call,
@@ -147,38 +148,37 @@ def _predictions(record: Record) -> list[list[Row]]:
 
 
 def _surveyed(record: Record, entry: Entry) -> Row:
-    row, profile = _layer(entry), entry.profile
+    profile = entry.profile
     if profile is None:
-        return row
-    for channel, quantiles in zip(row["channels"], quantiles_of(entry), strict=False):
-        channel |= quantiles
+        return _layer(entry)
     names = {image.number: image.name for image in record.shown}
-    for index, channel in enumerate(row["channels"]):
-        channel |= _meaning(profile, index, record.classes)
-        channel["top"] = list(_top(profile.examples, index, names)) if profile.examples else []
+    top = [
+        list(_top(profile.examples, index, names)) if profile.examples else [] for index in range(channels_of(entry))
+    ]
     copies = [{"a": a, "b": b, "correlation": r} for a, b, r in profile.redundant_channels]
+    row = _layer(entry, **quantiles_of(entry), **_meaning(profile, record.classes), top=top)
     return row | {"effective_rank": profile.rank, "copies": copies}
 
 
-def quantiles_of(entry: Entry) -> list[dict[str, float]]:
-    """`q01` to `q99` of each channel of a layer that has histograms; else nothing."""
+def quantiles_of(entry: Entry) -> dict[str, list[float]]:
+    """`q01` to `q99` of the channels of a layer that has histograms; else nothing."""
     spread, columns = entry.profile and entry.profile.histograms, entry.columns
     if not spread or columns is None:
-        return []
+        return {}
     values = spread.quantiles(list(QUANTILES.values()), columns.count, columns.min, columns.max)  # (n, C)
-    return [dict(zip(QUANTILES, channel, strict=True)) for channel in values.T.tolist()]
+    return dict(zip(QUANTILES, values.tolist(), strict=True))
 
 
-def _meaning(profile: Profile, index: int, classes: Sequence[str]) -> Row:
-    """What a channel follows over the data set."""
-    row: Row = {"silent": int(profile.inactive[index])}
+def _meaning(profile: Profile, classes: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """What the channels follow over the data set."""
+    silent = {"silent": profile.inactive.tolist()}
     if profile.preferred_class is None or profile.selectivity is None or profile.eta_squared is None:
-        return row
-    best = int(profile.preferred_class[index])
-    return row | {
-        "class": classes[best] if 0 <= best < len(classes) else None,
-        "selectivity": float(profile.selectivity[index]),
-        "explained": float(profile.eta_squared[index]),
+        return silent
+    names = [classes[best] if 0 <= best < len(classes) else None for best in profile.preferred_class.tolist()]
+    return silent | {
+        "class": names,
+        "selectivity": profile.selectivity.tolist(),
+        "explained": profile.eta_squared.tolist(),
     }
 
 

@@ -25,7 +25,6 @@ from layerscope.errors import writing
 
 __all__ = ["EventFile", "crc32c", "histogram", "image", "scalar", "text"]
 
-_VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5
 _STRING = 7  # DT_STRING of tensorflow/core/framework/types.proto
 _NUMBERS = count()
 
@@ -42,23 +41,23 @@ class EventFile:
         with writing(logdir):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
-        self._write(_bytes(3, b"brain.Event:2"))
+        self._write(_field(3, b"brain.Event:2"))
 
     def add(self, step: int, values: Iterable[bytes]) -> None:
         """One event with these values of `scalar`, `histogram`, `image` and `text`."""
-        body = b"".join(_bytes(1, value) for value in values)
-        self._write(_key(2, _VARINT) + _varint(step) + _bytes(5, body))
+        body = b"".join(_field(1, value) for value in values)
+        self._write(_field(2, step) + _field(5, body))
 
     def graph(self, definition: bytes) -> None:
         """The graph of the network, a serialised GraphDef."""
-        self._write(_bytes(4, definition))
+        self._write(_field(4, definition))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def _write(self, fields: bytes) -> None:
-        event = _key(1, _DOUBLE) + struct.pack("<d", time.time()) + fields
+        event = _field(1, time.time()) + fields
         length = struct.pack("<Q", len(event))
         record = b"".join((length, _masked(length), event, _masked(event)))
         with writing(self.path):
@@ -74,39 +73,40 @@ class EventFile:
 
 def scalar(tag: str, value: float) -> bytes:
     """A figure."""
-    return _value(tag, _key(2, _FLOAT) + struct.pack("<f", value))
+    return _value(tag, b"\x15" + struct.pack("<f", value))  # field 2, of four bytes
 
 
 def histogram(tag: str, figures: Sequence[float], limits: NDArray[np.float64], counts: NDArray[np.int64]) -> bytes:
     """A histogram. figures: min, max, number, sum, sum of squares; limits: the right ends of the bins (n,)"""
-    fields = [_key(field, _DOUBLE) + struct.pack("<d", figure) for field, figure in enumerate(figures, 1)]
-    arrays = [_bytes(field, array.astype("<f8").tobytes()) for field, array in ((6, limits), (7, counts))]
-    return _value(tag, _bytes(5, b"".join(fields + arrays)))
+    values: list[float | bytes] = [*map(float, figures), *(array.astype("<f8").tobytes() for array in (limits, counts))]
+    fields = [_field(number, value) for number, value in enumerate(values, 1)]
+    return _value(tag, _field(5, b"".join(fields)))
 
 
 def image(tag: str, png: bytes) -> bytes:
     """A PNG as it is: TensorBoard's `add_image` would make an RGB picture of four times the size."""
     width, height = struct.unpack(">II", png[16:24])  # of the header, which a PNG begins with
-    sizes = ((1, height), (2, width), (3, 3))
-    return _value(tag, _bytes(4, b"".join(_key(f, _VARINT) + _varint(n) for f, n in sizes) + _bytes(4, png)))
+    fields = [_field(number, value) for number, value in enumerate((height, width, 3, png), 1)]
+    return _value(tag, _field(4, b"".join(fields)))
 
 
 def text(tag: str, markdown: str) -> bytes:
     """A text in Markdown: a tensor of one string, without axes, for the plugin `text`."""
-    metadata = _bytes(9, _bytes(1, _bytes(1, b"text")))
-    return _value(tag, metadata + _bytes(8, _key(1, _VARINT) + _varint(_STRING) + _bytes(8, markdown.encode())))
+    metadata = _field(9, _field(1, _field(1, b"text")))
+    return _value(tag, metadata + _field(8, _field(1, _STRING) + _field(8, markdown.encode())))
 
 
 def _value(tag: str, field: bytes) -> bytes:
-    return _bytes(1, tag.encode("utf-8", "replace")) + field
+    return _field(1, tag.encode("utf-8", "replace")) + field
 
 
-def _key(field: int, kind: int) -> bytes:
-    return bytes((field << 3 | kind,))
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return _key(field, _BYTES) + _varint(len(data)) + data
+def _field(number: int, value: bytes | int | float) -> bytes:
+    """A field of a message: bytes with their length, a whole number, or a double."""
+    if isinstance(value, bytes):
+        return bytes((number << 3 | 2,)) + _varint(len(value)) + value
+    if isinstance(value, float):
+        return bytes((number << 3 | 1,)) + struct.pack("<d", value)
+    return bytes((number << 3,)) + _varint(value)
 
 
 def _varint(number: int) -> bytes:

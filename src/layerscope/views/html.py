@@ -30,7 +30,7 @@ from layerscope.views.bundle import inline, sources
 from layerscope.views.packing import AROUND_BYTES, Fit, base64_of, fitted, zipped
 from layerscope.views.summary import subjects
 
-__all__ = ["BUDGET_BYTES", "budget_note", "document", "evenly", "run_document", "write", "write_run"]
+__all__ = ["BUDGET_BYTES", "budget_note", "document", "evenly", "write", "write_run"]
 
 #: what still goes by mail
 BUDGET_BYTES = 10_000_000
@@ -161,17 +161,11 @@ def write_run(
     budget_bytes: int,
     warn: Callable[[str], None],
 ) -> Path:
-    """Write a training as HTML file, whole or not at all; see `run_document`. Raises OutputError, RecordError."""
-    return save(run_document(run, record_of, budget_bytes, warn).encode("utf-8", "replace"), Path(path))
+    """Write a training as HTML file, whole or not at all.
 
-
-def run_document(
-    run: Mapping[str, Any], record_of: Callable[[int], Record], budget_bytes: int, warn: Callable[[str], None]
-) -> str:
-    """The HTML text. `run`: what the server says at /api/run; `record_of` returns the record of a step.
-
-    `warn` hears of steps and maps that did not fit, and of records that cannot be read, which are left out. Raises
-    RecordError if no record can be read.
+    `run`: what the server says at /api/run; `record_of` returns the record of a step. `warn` hears of steps and maps
+    that did not fit, and of records that cannot be read, which are left out. Raises OutputError, and RecordError if no
+    record can be read.
     """
     notes: list[str] = []
     bad: list[int] = []
@@ -209,7 +203,7 @@ def run_document(
     inside = [step.number for step in made]
     about = {**run, "steps": inside, "times": [times[step] for step in inside], "notes": [*run["notes"], *notes]}
     data = {"layerscope-index": _with_urls(made[-1].index, urls), "layerscope-run": about}
-    return _page(first.subject, data, texts)
+    return save(_page(first.subject, data, texts).encode("utf-8", "replace"), Path(path))
 
 
 class _Step:

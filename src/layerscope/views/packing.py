@@ -127,20 +127,17 @@ def _gzip(data: bytes, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
 def _halve(fit: Fit, group: _Group) -> bool:
     """Half as many rows and columns in the maps of these layers; False where that makes no sense."""
     entries = {number: fit.entries[number] for number in group.texts}
-    if not all(_can_be_halved(entry) for entry in entries.values()):
-        return False
+    for entry in entries.values():
+        sides = [size for maps in entry.maps for size in maps.shape[1:]]
+        # The mean of neighbouring weights, which have either sign, says nothing.
+        if not sides or "O" in entry.site.layout or min(sides) < 2 * LEAST_PX:
+            return False
     group.factor *= 2
     for number, entry in entries.items():
         fit.entries[number] = replace(entry, maps=[shrunk(maps, 2) for maps in entry.maps])
         fit.reduced[entry.key] = group.factor
         group.texts[number] = _texts(fit.entries[number])
     return True
-
-
-def _can_be_halved(entry: Entry) -> bool:
-    # The mean of neighbouring weights, which have either sign, says nothing.
-    sides = [size for maps in entry.maps for size in maps.shape[1:]]
-    return bool(sides) and "O" not in entry.site.layout and min(sides) >= 2 * LEAST_PX
 
 
 def _leave_out(fit: Fit, group: _Group, statistics: bool) -> None:

@@ -16,7 +16,7 @@ from layerscope.views.summary import statistics_of, written
 
 __all__ = ["feature_mosaic", "feature_tiles", "histogram_sheet", "kernel_mosaic", "short", "span_of"]
 
-_MARGIN = 16
+_MARGIN, _WIDTH = 16, 1100
 _TITLE, _SMALL, _LABEL = 20, 14, 11
 _LEGEND = "    bars: counts    line: the same on a logarithmic scale"
 
@@ -48,10 +48,10 @@ def _range(maps: Maps, mode: Range, network: tuple[float, float]) -> tuple[NDArr
     return maps.lo, maps.hi, "each channel over its own range"
 
 
-def _factor(maps: Maps, count: int, width: int, tile: int | None) -> int:
+def _factor(maps: Maps, count: int, tile: int | None) -> int:
     """Whole factor by which tiles grow: few channels to about 128 pixels, many to at least 24 where they fit."""
     side = max(maps.shape[1:])
-    target = tile or (128 if count <= 16 else min(64, max(24, int((width * width / count) ** 0.5))))
+    target = tile or (128 if count <= 16 else min(64, max(24, int((_WIDTH * _WIDTH / count) ** 0.5))))
     return max(1, round(target / side)) if side < target else 1
 
 
@@ -60,7 +60,6 @@ def feature_tiles(
     dead: set[int],
     mode: Range = "channel",
     network: tuple[float, float] = (0.0, 0.0),
-    width: int = 1100,
     columns: int | None = None,
     tile: int | None = None,
     channels: int | None = None,
@@ -75,16 +74,16 @@ def feature_tiles(
     maps = Maps(maps.lo[:channels], maps.hi[:channels], codes.shape, codes, maps.reduced * step)
     low, high, words = _range(maps, mode, network)
     count = len(maps.lo)
-    factor = _factor(maps, count, width, tile)
+    factor = _factor(maps, count, tile)
     tiles = _indices(maps, levels(maps, low, high, STEPS), factor)
     _, height, wide = tiles.shape
-    columns = columns or min(columns_for(count, height, wide), max(1, width // (wide + 3)))
+    columns = columns or min(columns_for(count, height, wide), max(1, _WIDTH // (wide + 3)))
     labelled = wide >= 40
     above = _LABEL + 4 if labelled else 2
     padded = np.full((count, height + above, wide + 1), Ink.PAPER, np.uint8)
     padded[:, above:, :wide] = tiles
     sheet = mosaic(padded, columns, 2, Ink.PAPER)
-    drawing = Sheet(sheet.shape[0], sheet.shape[1], "gray")
+    drawing = Sheet(*sheet.shape)
     drawing.pixels = sheet
     for channel in range(count):
         x, y = channel % columns * (wide + 3), channel // columns * (height + above + 2)
@@ -97,34 +96,26 @@ def feature_tiles(
     return drawing.pixels, words
 
 
-def _top(lines: list[str]) -> int:
-    """Where the body begins, below the title and these lines."""
-    return _MARGIN + 30 + 20 * len(lines) + 8
-
-
-def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, bar: tuple[str, ...]) -> Sheet:
-    """Title and lines above a body, a scale bar with its two ends and a caption below."""
+def _framed(title: str, kind: str, lines: list[str], body: NDArray[np.uint8], cmap: str, *bar: str) -> bytes:
+    """PNG of title and lines above a body, (h, w) or in colour (h, w, 3), and a scale bar: two ends, and captions."""
     texts = [*(measure(line, _SMALL) for line in lines), measure(title + "   " + kind, _TITLE), 460]
-    width = max(body.shape[1], min(max(texts), 1100)) + 2 * _MARGIN
-    top = _top(lines)
-    height = top + body.shape[0] + 14 + 36 + _MARGIN
-    sheet = Sheet(height, width, cmap)
+    width = max(body.shape[1], min(max(texts), _WIDTH)) + 2 * _MARGIN
+    top = _MARGIN + 30 + 20 * len(lines) + 8
+    below = top + body.shape[0] + 14
+    sheet = Sheet(below + 36 + _MARGIN, width, cmap)
     sheet.heading(_MARGIN, _MARGIN, title, _TITLE, kind, _SMALL, width - 2 * _MARGIN)
     for row, line in enumerate(lines):
         sheet.text(_MARGIN, _MARGIN + 30 + 20 * row, line, _SMALL, Ink.MUTED, room=width - 2 * _MARGIN)
-    sheet.paste(_MARGIN, top, body)
-    _scale(sheet, _MARGIN, top + body.shape[0] + 14, bar)
-    return sheet
-
-
-def _scale(sheet: Sheet, x: int, y: int, bar: tuple[str, ...]) -> None:
+    lay = sheet.picture if body.ndim == 3 else sheet.paste
+    lay(_MARGIN, top, body)
     low, high, *captions = bar
-    sheet.gradient(x, y, 200, 12)
-    sheet.box(x, y, 200, 12, Ink.LINE)
-    sheet.text(x, y + 16, low, _SMALL, Ink.TEXT)
-    sheet.text(x + 200 - measure(high, _SMALL), y + 16, high, _SMALL, Ink.TEXT)
+    sheet.paste(_MARGIN, below, np.tile(np.linspace(0, STEPS - 1, 200).round().astype(np.uint8), (12, 1)))
+    sheet.box(_MARGIN, below, 200, 12, Ink.LINE)
+    sheet.text(_MARGIN, below + 16, low, _SMALL)
+    sheet.text(_MARGIN + 200 - measure(high, _SMALL), below + 16, high, _SMALL)
     for row, caption in enumerate(captions):
-        sheet.text(x + 216, y - 3 + 18 * row, caption, _SMALL, Ink.MUTED)
+        sheet.text(_MARGIN + 216, below - 3 + 18 * row, caption, _SMALL, Ink.MUTED)
+    return sheet.png()
 
 
 def feature_mosaic(
@@ -141,10 +132,9 @@ def feature_mosaic(
     `network`: the range of all layers, found from the record if it is needed and not given.
     """
     maps = entry.maps[image]
-    if mode == "network" and network is None:
-        network = span_of(record, image)
-    body, words = feature_tiles(maps, set(entry.dead), mode, network or (0, 0), channels=channels)
-    low, high = maps.span(channels) if mode != "network" else network or (0, 0)
+    shared = (network or span_of(record, image)) if mode == "network" else (0.0, 0.0)
+    body, words = feature_tiles(maps, set(entry.dead), mode, shared, channels=channels)
+    low, high = shared if mode == "network" else maps.span(channels)
     total = len(maps.lo)
     first = min(channels or total, total)
     of = f"all {total} channels" if first == total else f"channels 0 to {first - 1} of {total}"
@@ -154,10 +144,9 @@ def feature_mosaic(
     picture = f" \u00b7 {record.pictures[image].name}" if image < len(record.pictures) else ""
     lines = [f"{short(record.subject)}{picture}", f"{of}{dead}"]
     own = words.startswith("each")
-    ends = ("min", "max") if own else (number(low), number(high))
-    captions = [words, f"the layer spans {number(low)} to {number(high)}"] if own else [words]
-    kind = f"{entry.type} \u00b7 {spaced(entry.shape[1:])}"
-    return _framed(entry.key, kind, lines, body, cmap, (*ends, *captions)).png()
+    ends = number(low), number(high)
+    bar = ("min", "max", words, f"the layer spans {' to '.join(ends)}") if own else (*ends, words)
+    return _framed(entry.key, f"{entry.type} \u00b7 {spaced(entry.shape[1:])}", lines, body, cmap, *bar)
 
 
 def short(subject: str) -> str:
@@ -184,21 +173,20 @@ def kernel_mosaic(record: Record, entry: Entry) -> bytes:
     if planes == 3 * entry.shape[0] and len(entry.shape) == 4 and entry.shape[1] == 3:
         return _rgb_kernels(entry, maps, kind, lines)
     top = max(abs(low), abs(high)) if np.isfinite(low) else 0.0
+    colors, ends = levels(maps, -top, top, STEPS), (number(-top), number(top))
     if planes == 1:
         factor = max(1, min(24, 480 // max(maps.shape[1:])))
-        body = _indices(maps, levels(maps, -top, top, STEPS), factor)[0]
+        body = _indices(maps, colors, factor)[0]
         body = body.repeat(max(1, 120 // len(body)), axis=0)  # ten rows of 512 would be a thread
-        bar = (number(-top), number(top), "one range for all", "zero in the middle")
-        return _framed(entry.key, kind, lines, body, "diverging", bar).png()
+        return _framed(entry.key, kind, lines, body, "diverging", *ends, "one range for all", "zero in the middle")
     rows = entry.shape[1] if planes == entry.shape[0] * entry.shape[1] and entry.shape[1] > 1 else None
     factor = max(1, min(18, round((36 if planes > 64 else 54) / max(maps.shape[1:]))))
     if rows and rows * (maps.shape[2] * factor + 2) > 1600:
         factor = max(1, 1600 // (rows * (maps.shape[2] + 1)))
-    tiles = _indices(maps, levels(maps, -top, top, STEPS), factor)
+    tiles = _indices(maps, colors, factor)
     columns = rows or columns_for(planes, *tiles.shape[1:])
     body = mosaic(tiles, columns, 2 if factor > 1 else 1, Ink.FRAME)
-    bar = (number(-top), number(top), "one range for all kernels", "zero in the middle")
-    return _framed(entry.key, kind, lines, body, "diverging", bar).png()
+    return _framed(entry.key, kind, lines, body, "diverging", *ends, "one range for all kernels", "zero in the middle")
 
 
 def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes:
@@ -210,9 +198,7 @@ def _rgb_kernels(entry: Entry, maps: Maps, kind: str, lines: list[str]) -> bytes
     colors = [mosaic(_grown(finite[:, c].astype(np.uint8), factor), columns, 3, 38) for c in range(3)]
     low, high = maps.span()
     bar = ("min", "max", "each kernel over its own range", f"all lie in {number(low)} to {number(high)}")
-    sheet = _framed(entry.key, kind, lines, np.full(colors[0].shape, Ink.FRAME, np.uint8), "gray", bar)
-    sheet.picture(_MARGIN, _top(lines), np.stack(colors, axis=2))
-    return sheet.png()
+    return _framed(entry.key, kind, lines, np.stack(colors, axis=2), "gray", *bar)
 
 
 def histogram_sheet(entry: Entry) -> bytes:

@@ -131,10 +131,6 @@ class Sheet:
         """A filled rectangle."""
         self.pixels[y : y + height, x : x + width] = index
 
-    def gradient(self, x: int, y: int, width: int, height: int) -> None:
-        """The colour map from left to right."""
-        self.paste(x, y, np.tile(np.linspace(0, STEPS - 1, width).round().astype(np.uint8), (height, 1)))
-
     def heading(self, x: int, y: int, title: str, size: int, more: str, small: int = 14, room: int = 1 << 16) -> None:
         """A title, and in small on its line what it is about; cut to `room` pixels."""
         room = min(room, self.pixels.shape[1] - x)

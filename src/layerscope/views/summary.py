@@ -49,27 +49,27 @@ def rows(record: Record, statistics: Sequence[Statistic]) -> list[Row]:
     if KINDS[record.kind].compares:
         return [pair_row(pair) for pair in record.pairs]
     row = _tensor if entry_word(record) == "tensor" else _layer
-    return [row(entry, statistics) for entry in record.values()]
+    return [
+        row(entry, {statistic.label: written(statistic, entry.total) for statistic in statistics})
+        for entry in record.values()
+    ]
 
 
-def _tensor(entry: Entry, statistics: Sequence[Statistic]) -> Row:
-    figures = {statistic.label: written(statistic, entry.total) for statistic in statistics}
+def _tensor(entry: Entry, figures: Row) -> Row:
     if entry.type == "counter":
-        figures[statistics[0].label] = entry.note.partition(" ")[0]
+        figures[next(iter(figures))] = entry.note.partition(" ")[0]
     return {"name": entry.key, "shape": shape(entry.shape), "dtype": entry.dtype, **figures}
 
 
-def _layer(entry: Entry, statistics: Sequence[Statistic]) -> Row:
+def _layer(entry: Entry, figures: Row) -> Row:
     """Of a survey also silent: channels that are zero everywhere on nine of ten images and more, the dead left out."""
-    figures = {statistic.label: written(statistic, entry.total) for statistic in statistics}
     row = {"layer": entry.key, "type": entry.type, "shape": shape(entry.shape[1:]), **figures}
     row["dead"] = dead_share(entry)
     if profile := entry.profile:
         images, ranked = profile.images, profile.rank is not None
+        copies = {channel for pair in profile.redundant_channels for channel in pair[:2]}
         row["silent"] = str(int(((profile.inactive >= 0.9 * images) & (profile.inactive < images)).sum()))
-        row["copies"] = (
-            str(len({channel for pair in profile.redundant_channels for channel in pair[:2]})) if ranked else ""
-        )
+        row["copies"] = str(len(copies)) if ranked else ""
         row["rank"] = f"{profile.rank:.1f}" if ranked else ""
     return row
 

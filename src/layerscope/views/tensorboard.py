@@ -73,8 +73,7 @@ def write_graph(file: EventFile, model: nn.Module, inputs: Tensor | tuple[Tensor
 
 def export(record: Record, logdir: str | os.PathLike[str]) -> Path:
     """Write what TensorBoard can show: statistics, histograms, kernels, maps, images. Raises OutputError."""
-    file = EventFile(logdir)
-    with contextlib.closing(file):
+    with contextlib.closing(EventFile(logdir)) as file:
         for value in values(record):
             file.add(0, [value])
     return Path(logdir)

@@ -110,14 +110,15 @@ def _table(*columns: str) -> Table:
 
 def _print_rows(out: Console, rows: Sequence[Mapping[str, str]], leave: Sequence[str] = ()) -> None:
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in leave]
+    _print_table(out, names, [[row.get(name, "") for name in names] for row in rows])
+
+
+def _print_table(out: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     grid = _table(*names)
     for row in rows:
-        grid.add_row(*(_cell(name, row.get(name, "")) for name in names))
+        dead = [name == "dead" and not text.startswith("0/") for name, text in zip(names, row, strict=True)]
+        grid.add_row(*(Text(printable(text), "yellow" if some else "") for text, some in zip(row, dead, strict=True)))
     out.print(grid)
-
-
-def _cell(column: str, text: str) -> Text:
-    return Text(printable(text), style="yellow" if column == "dead" and not text.startswith("0/") else "")
 
 
 def _rows(out: Console, record: Record) -> list[dict[str, str]]:
@@ -215,23 +216,17 @@ def _favourites(out: Console, record: Record, most: int = 5) -> None:
 
 def _compare(out: Console, record: Record) -> None:
     out.print(f"A  {_name(record.subject)}\nB  {_name(record.subject_b)}\n")
-    if record.predictions:
-        for side, top in zip("AB", record.predictions, strict=False):
-            if not top:
-                continue
+    for side, top in zip("AB", record.predictions, strict=False):
+        if top:
             best = ", ".join(f"{_name(prediction.label)} {prediction.probability:.1%}" for prediction in top[:3])
             out.print(f"{side} sees  {best}")
+    if record.predictions:
         out.print()
     if record.stages:
-        grid = _table("A", "shape", "dead", "B", "shape", "dead")
-        for stage in record.stages:
-            cells: list[Text] = []
-            for side, key in zip("ab", stage, strict=True):
-                entry = record[f"{side}:{key}"]
-                cells += [_cell("", key), _cell("", shape(entry.shape[1:])), _cell("dead", dead_share(entry))]
-            grid.add_row(*cells)
         out.print("[bold]the same stage of both[/bold]")
-        out.print(grid)
+        _print_table(
+            out, ("A", "shape", "dead", "B", "shape", "dead"), [_stage(record, pair) for pair in record.stages]
+        )
         out.print()
     both = [pair for pair in record.pairs if pair.status not in ("only-a", "only-b")]
     if both:
@@ -245,20 +240,21 @@ def _compare(out: Console, record: Record) -> None:
     out.print(f"\n{entry_word(record)}s: " + ", ".join(f"{count} {status}" for count, status in counts if count))
 
 
+def _stage(record: Record, keys: tuple[str, str]) -> list[str]:
+    """Path, shape and dead channels of A, and of B."""
+    sides = [(key, record[f"{side}:{key}"]) for side, key in zip("ab", keys, strict=True)]
+    return [cell for key, entry in sides for cell in (key, shape(entry.shape[1:]), dead_share(entry))]
+
+
 _STATUSES = ("same", "changed", "shape", "only-a", "only-b")
-
-
 _TABLES = {"weights": _weights, "features": _features, "compare": _compare, "survey": _survey}
 
 
 def show(record: Record, path: Path | str | None = None) -> Path | None:
     """Print a record, or write what would be printed into a file. Raises OutputError."""
-    if path is None:
-        _TABLES[record.kind](console(), record)
-        return None
     text = io.StringIO()
-    _TABLES[record.kind](Console(file=text, width=_PIPE, highlight=False), record)
-    return save(text.getvalue().encode("utf-8", "replace"), Path(path))
+    _TABLES[record.kind](console() if path is None else Console(file=text, width=_PIPE, highlight=False), record)
+    return None if path is None else save(text.getvalue().encode("utf-8", "replace"), Path(path))
 
 
 def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> None:
@@ -267,11 +263,10 @@ def show_structure(name: str, sizes: Sequence[int], layers: Sequence[Layer]) -> 
     root = Tree(f"[bold]{_name(name)}[/bold]  input {shape(sizes)}", guide_style="dim")
     branches = {"": root}
     for layer in layers:
-        parent, _, own = layer.path.rpartition(".")
-        while parent and parent not in branches:
+        parent = layer.path.rpartition(".")[0]
+        while parent not in branches:
             parent = parent.rpartition(".")[0]
-            own = layer.path[len(parent) + 1 :] if parent else layer.path
-        branches[layer.path] = branches[parent].add(_line(layer, own))
+        branches[layer.path] = branches[parent].add(_line(layer, layer.path.removeprefix(f"{parent}.")))
     out.print(root)
     top = [layer for layer in layers if "." not in layer.path]
     total, trainable = (sum(getattr(layer, name) for layer in top) for name in ("parameters", "trainable"))

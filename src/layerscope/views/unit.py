@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from layerscope.records.units import Arithmetic, Evidence, Field, UnitReport, written
+from layerscope.records.units import Arithmetic, Evidence, UnitReport, written
 from layerscope.text import number
 from layerscope.views.png import short
 from layerscope.views.sheet import RGB, Ink, Sheet, colored, fit, framed, measure, plane
@@ -51,7 +49,7 @@ def _column(page: Sheet, column: int, title: str, pixels: RGB, caption: str, *en
 def _places(page: Sheet, look: UnitReport) -> None:
     """The four pictures: photo with the field, the field itself, what moves the unit, its map."""
     photo, mask = look.picture.pixels, look.field.mask
-    x0, y0, x1, y1 = _box(look.field)
+    (y0, y1), (x0, x1) = ((0, 1), *look.field.box)[-2:]  # all rows for one axis
     fits = mask.shape == photo.shape[:2] and x1 > x0  # else the input is no image, or nothing of it is used
     dimmed = np.where(mask[:, :, None], photo, (photo * 0.45).astype(np.uint8)) if fits else photo
     small = fit(dimmed, _PANEL, _PANEL, smooth=True)
@@ -70,13 +68,6 @@ def _places(page: Sheet, look: UnitReport) -> None:
         heat = fit(colored(np.sqrt(moving / top), 0, 1, "viridis"), _PANEL, _PANEL)
         _column(page, 2, "what moves it", heat, "|gradient| by pixel, square-root colours", "0", number(top))
     _map(page, look)
-
-
-def _box(field: Field) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the last two axes; all rows for one axis."""
-    pairs = field.box[-2:] if len(field.box) > 1 else ((0, 1), *field.box)
-    (y0, y1), (x0, x1) = pairs
-    return x0, y0, x1, y1
 
 
 def _map(page: Sheet, look: UnitReport) -> None:
@@ -222,7 +213,7 @@ def evidence_page(evidence: Evidence) -> bytes:
     most = float(np.abs(evidence.occlusion).max()) or 1.0
     grid = " x ".join(map(str, evidence.cam.shape))
     side = f"squares of {evidence.window}, every {evidence.stride} pixels"
-    panels: Sequence[tuple[str, str, RGB]] = (
+    panels = (
         ("the photo", "", photo),
         ("Grad-CAM", f"{evidence.layer}, {grid}", _laid(photo, evidence.cam_full, 0, top, "viridis")),
         ("covered", side, _laid(photo, evidence.occlusion, -most, most, "diverging")),
