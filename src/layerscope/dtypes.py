@@ -1,7 +1,7 @@
 """Element types of tensors by name, and their values without torch.
 
 numpy has no bfloat16 and no float8. Tensors of those types travel as their bit patterns (uint16, uint8) together
-with the name of the type, and `decode` gives the values as float32.
+with the name of the type, and `decode` returns the values as float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every reader of a checkpoint gives: a list of tensors before any is read, then one at a time."""
+"""What every reader of a checkpoint returns: a list of tensors before any is read, then one at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Checkpoint", "Listing", "Loader", "TensorSpec", "plain_values"]
 
 MAX_EXTRA, MAX_TEXT = 200, 300
 
-#: gives the elements of a tensor
+#: returns the elements of a tensor
 Loader = Callable[[], NDArray[Any]]
 
 

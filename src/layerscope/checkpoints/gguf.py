@@ -124,7 +124,7 @@ def _entry(cursor: _Cursor) -> tuple[TensorSpec, int]:
     """A tensor, and where it begins."""
     name, dimensions = cursor.text(), cursor.number("<I")
     if dimensions > 8 or len(name) > MAX_NAME:
-        raise Damage(f"gives {dimensions} dimensions to {show(name)}")
+        raise Damage(f"has {dimensions} dimensions for {show(name)}")
     # ggml counts the fastest axis first
     shape = shape_of([cursor.number("<Q") for _ in range(dimensions)][::-1])
     kind, offset = cursor.number("<I"), cursor.number("<Q")

@@ -79,6 +79,6 @@ def _add(listing: Listing, name: str, entry: Any, data: memoryview, start: int) 
         return listing.add(TensorSpec(name, shape, kind, unreadable=reason, stored_bytes=last - first))
     spec = TensorSpec(name, shape, dtype)
     if spec.nbytes != last - first:
-        raise Damage(f"gives {last - first} bytes to {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}")
+        raise Damage(f"has {last - first} bytes for {show(name)}, whose shape {show(shape)} needs {show(spec.nbytes)}")
     layout = Layout.dense(dtype, shape)
     return listing.add(spec, lambda: layout.array(data[first:]))

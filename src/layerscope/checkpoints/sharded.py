@@ -20,9 +20,9 @@ MAX_SHARDS = 2000
 
 def find_index(folder: Path) -> Path | None:
     """The index in a folder, None if there is none or the choice is not clear."""
-    found = sorted(folder.glob("*.index.json"))
-    preferred = [path for path in found if path.name == "model.safetensors.index.json"]
-    return preferred[0] if preferred else found[0] if len(found) == 1 else None
+    indexes = sorted(folder.glob("*.index.json"))
+    preferred = [path for path in indexes if path.name == "model.safetensors.index.json"]
+    return preferred[0] if preferred else indexes[0] if len(indexes) == 1 else None
 
 
 def sniff(head: bytes, path: Path) -> bool:

@@ -100,13 +100,13 @@ def count_patterns(bits: Array, counts: NDArray[np.int64]) -> None:
 def spread(bits: Array, table: NDArray[np.float32], counts: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """The same, and write the values of the patterns, from a table as long as the counters, to out (N,)."""
     many, size = (1 << 8 * bits.itemsize,), (bits.size,)
-    given = _read(bits, bits.dtype, size), bits.size, _read(table, _FLOAT32, many)
-    _kernel("spread", bits.dtype)(*given, _write(counts, _INT64, many), _write(out, _FLOAT32, size))
+    inputs = _read(bits, bits.dtype, size), bits.size, _read(table, _FLOAT32, many)
+    _kernel("spread", bits.dtype)(*inputs, _write(counts, _INT64, many), _write(out, _FLOAT32, size))
 
 
 def codes(values: Array, low: Array, high: Array, out: NDArray[np.uint8]) -> None:
     """8-bit codes of float32 (C, N) between low and high, float64 (C,): see `quantize`."""
     channels, size = values.shape
-    given = _read(values, _FLOAT32, values.shape), channels, size
+    inputs = _read(values, _FLOAT32, values.shape), channels, size
     ends = _read(low, _FLOAT64, (channels,)), _read(high, _FLOAT64, (channels,))
-    kernel("codes_f4")(*given, *ends, _write(out, _UINT8, values.shape))
+    kernel("codes_f4")(*inputs, *ends, _write(out, _UINT8, values.shape))

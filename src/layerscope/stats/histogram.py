@@ -71,7 +71,7 @@ def count(values: Array, edges: Array, slack: float | None, finite: bool, counts
 
 
 def weighted(values: Array, times: NDArray[np.int64], edges: Array) -> NDArray[np.int64]:
-    """Counts of values that occur so many times each, to the letter as numpy.histogram makes them."""
+    """Counts of values, each of which occurs several times, to the letter as numpy.histogram makes them."""
     keep = np.isfinite(values) & (times > 0)
     values, times = values[keep].astype(edges.dtype), times[keep]
     counts = np.zeros(len(edges) - 1, np.int64)

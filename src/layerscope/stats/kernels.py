@@ -152,7 +152,7 @@ def rows(values, bits, size, floats, ints, many):
 
 
 def tile_sweep(lines: int) -> Callable[..., None]:
-    """Like `sweep`, for every column of so many lines at once: a sum is loaded and stored once a tile."""
+    """Like `sweep`, for every column of some lines at once: a sum is loaded and stored once a tile."""
 
     @reduction
     def sweep_tile(
@@ -160,7 +160,7 @@ def tile_sweep(lines: int) -> Callable[..., None]:
     ) -> None:
         """values, bits (lines, C), the others (C,)"""
         top = np.int32(0x7FFFFFFF)
-        # Two loops: with more arrays in one, the compiler gives up proving that they do not overlap.
+        # Two loops: with more arrays in one, the compiler stops proving that they do not overlap.
         for channel in range(pivot.shape[0]):
             low, high, none = lows[channel], highs[channel], zeros[channel]
             for i in range(lines):

@@ -1,7 +1,7 @@
 """What the kernels compute, in numpy: for processes that have no machine code, and to check the kernels against.
 
 Counts, bins, codes, least and greatest values are the same; mean and m2 come from two passes in float64. They take
-addresses, as the kernels do, because whoever calls either has checked the same arrays; `signatures` lists the types.
+addresses, as the kernels do, so that `calls` checks the arrays once for both; `signatures` lists the types.
 """
 
 from __future__ import annotations

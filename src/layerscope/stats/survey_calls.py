@@ -56,10 +56,10 @@ def enlist(
     born = np.empty(1 + top, np.int64)
     born[0] = top
     many = images * channels
-    given = _read(values, _FLOAT32, (images * each * channels * size,)), _read(table, _FLOAT64, (8, many))
+    inputs = _read(values, _FLOAT32, (images * each * channels * size,)), _read(table, _FLOAT64, (8, many))
     kernel("enlist_f4")(
-        *given,
-        given[1] + many * 32,
+        *inputs,
+        inputs[1] + many * 32,
         _read(layout, _INT64, (11,)),
         _read(numbers, _INT64, (images,)),
         _read(floor, _INT64, (channels,)),
@@ -84,13 +84,13 @@ def spectrum(values: Array, table: Array, channels: int, counts: Array, delta: A
     least = reach(table)
     if not (least[0] <= signs <= 2 and least[1] <= width <= BINS):
         raise ValueError(f"values of {least[0]} signs and {least[1]} bins do not fit into {signs} and {width}")
-    given = _read(values, _FLOAT32, (many * size,)), _read(table, _FLOAT64, (8, many)) + many * 32
+    inputs = _read(values, _FLOAT32, (many * size,)), _read(table, _FLOAT64, (8, many)) + many * 32
     to = _write(counts, _UINT32, (channels, signs, width))
     # Without a delta the counts are handed on only once: the kernel is given a line to throw away.
     rest = np.empty((1, signs, width), np.uint32) if delta is None else delta
     lost = _write(rest, _UINT32, (1 if delta is None else channels, signs, width))
     into = to, lost, _write(room, _UINT16, (8 * BINS + BLOCK,))
-    kernel("spectrum_f4")(*given, many // channels, channels, size, int(delta is not None), signs, width, *into)
+    kernel("spectrum_f4")(*inputs, many // channels, channels, size, int(delta is not None), signs, width, *into)
 
 
 def reach(table: Array) -> tuple[int, int]:

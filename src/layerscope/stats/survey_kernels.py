@@ -231,18 +231,18 @@ def enlist(values, floats, lines, layout, numbers, floor, keys, slots, at, low, 
                 continue
             row = image * channels + channel
             base, best = floats[2, row], floats[3, row]
-            start, found, part = 0, -1, 0
+            start, index, part = 0, -1, 0
             for part_ in range(each):
                 line = image * each + part_
                 start = line * size * channels + channel if last else (line * channels + channel) * size
-                found = seek(values, start, step, size, np.float32(best))
-                if found >= 0:
+                index = seek(values, start, step, size, np.float32(best))
+                if index >= 0:
                     part = part_
                     break
             y = x = 0
             at[channel, slot, 0] = at[channel, slot, 1] = -1
-            if found >= skip:
-                y, x = (found - skip) // width, (found - skip) % width
+            if index >= skip:
+                y, x = (index - skip) // width, (index - skip) % width
                 at[channel, slot, 0] = part // across * height + y
                 at[channel, slot, 1] = part % across * width + x
             y = min(max(y - high_w // 2, 0), height - high_w)
@@ -251,8 +251,8 @@ def enlist(values, floats, lines, layout, numbers, floor, keys, slots, at, low, 
             scale = 254.0 / (best - base) if best > base else 0.0
             for i in range(high_w):
                 for j in range(wide_w):
-                    one = np.float64(values[start + (skip + (y + i) * width + x + j) * step])
-                    codes[channel, slot, i * wide_w + j] = np.uint8(np.int32((one - base) * scale + 0.5))
+                    value = np.float64(values[start + (skip + (y + i) * width + x + j) * step])
+                    codes[channel, slot, i * wide_w + j] = np.uint8(np.int32((value - base) * scale + 0.5))
 
 
 @njit
@@ -271,10 +271,10 @@ def empty(tables: Array, counts: Array, delta: Array) -> None:
     for sign in range(signs):
         part = tables[:, sign * BINS : sign * BINS + width]
         for i in range(width):
-            found = np.uint32(np.uint32(part[0, i]) + np.uint32(part[1, i]))
-            found = np.uint32(found + np.uint32(np.uint32(part[2, i]) + np.uint32(part[3, i])))
-            counts[sign, i] = np.uint32(counts[sign, i] + found)
-            delta[sign, i] = np.uint32(delta[sign, i] + found)
+            added = np.uint32(np.uint32(part[0, i]) + np.uint32(part[1, i]))
+            added = np.uint32(added + np.uint32(np.uint32(part[2, i]) + np.uint32(part[3, i])))
+            counts[sign, i] = np.uint32(counts[sign, i] + added)
+            delta[sign, i] = np.uint32(delta[sign, i] + added)
         for i in range(width):
             part[0, i] = part[1, i] = part[2, i] = part[3, i] = 0
     tables[:, BINS] = 0  # of -0.0, where nothing else is negative
@@ -291,7 +291,7 @@ def spectrum(bits, lines, images, channels, size, rest, signs, width, counts, de
     counts = carray(counts, (channels, signs, width))
     delta = carray(delta, (channels if rest else 1, signs, width))
     tables, block = carray(room, (4, 2 * BINS)), carray(room, 8 * BINS + BLOCK)[8 * BINS :]
-    one, two, three, four = tables[0], tables[1], tables[2], tables[3]
+    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     for channel in range(channels):
         held = 0
         for image in range(images):
@@ -312,10 +312,10 @@ def spectrum(bits, lines, images, channels, size, rest, signs, width, counts, de
                             block[i] = 0  # as if it were tiny, which is not counted here
                 whole = length // 4 * 4
                 for i in range(0, whole, 4):
-                    one[block[i]] += np.uint16(1)
-                    two[block[i + 1]] += np.uint16(1)
-                    three[block[i + 2]] += np.uint16(1)
-                    four[block[i + 3]] += np.uint16(1)
+                    first[block[i]] += np.uint16(1)
+                    second[block[i + 1]] += np.uint16(1)
+                    third[block[i + 2]] += np.uint16(1)
+                    fourth[block[i + 3]] += np.uint16(1)
                 for i in range(whole, length):
-                    one[block[i]] += np.uint16(1)
+                    first[block[i]] += np.uint16(1)
         empty(tables, counts[channel], delta[channel * rest])

@@ -233,7 +233,7 @@ def _sum(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _weigh(table: Array, amounts: NDArray[np.int64]) -> Columns:
-    """Statistics of values that occur so many times each."""
+    """Statistics of values, each of which occurs several times."""
     finite = np.isfinite(table)
     values, times = table[finite].astype(np.float64), amounts[finite]
     present = values[times > 0]

@@ -92,9 +92,9 @@ class CheckpointChecks:
         depthwise = len(entry.shape) > 2 and entry.shape[1] == 1 and entry.site.path != self._first
         pairs = [] if depthwise else duplicates(bits, entry.dtype)
         if pairs:
-            said = ", ".join(f"{a} = {b}" for a, b in pairs[:4]) + (", ..." if len(pairs) > 4 else "")
+            named = ", ".join(f"{a} = {b}" for a, b in pairs[:4]) + (", ..." if len(pairs) > 4 else "")
             channels = sorted({channel for pair in pairs for channel in pair})
-            self._say(entry.key, "duplicate-kernel", channels, f"{said} up to scale: one of each is enough")
+            self._say(entry.key, "duplicate-kernel", channels, f"{named} up to scale: one of each is enough")
 
     def finish(self) -> list[Finding]:
         """The findings: tensors in the order of the file, then batch norms, then scales."""
@@ -105,7 +105,7 @@ class CheckpointChecks:
         return self.findings
 
     def _norm(self, name: str, parts: dict[str, NDArray]) -> None:
-        mean, var, seen = (parts.get(key) for key in ("running_mean", "running_var", "num_batches_tracked"))
+        mean, var, batches = (parts.get(key) for key in ("running_mean", "running_var", "num_batches_tracked"))
         if var is None:
             return
         low = np.flatnonzero(var < COLLAPSED).tolist()
@@ -113,7 +113,7 @@ class CheckpointChecks:
             least = number(float(var.min()))
             detail = f"variance down to {least}: what came in never varied, so what goes out is a constant"
             self._say(f"{name}.running_var", "collapsed-variance", low, detail)
-        if mean is not None and not mean.any() and (var == 1).all() and (seen is None or not seen.any()):
+        if mean is not None and not mean.any() and (var == 1).all() and (batches is None or not batches.any()):
             detail = "means 0, variances 1, no batch tracked: it was never run in training"
             self._say(name, "untouched-batchnorm", [], detail)
 
@@ -156,15 +156,15 @@ def duplicates(bits: NDArray, dtype: str) -> list[tuple[int, int]]:
     # Ten times the angle that is asked for, since a projection keeps angles only roughly.
     near = 1 - 100 * (1 - ALIKE)
     ends = np.searchsorted(sketch[:, 0], sketch[:, 0] + np.sqrt(2 - 2 * near), "right")
-    found: dict[int, int] = {}
+    earlier: dict[int, int] = {}
     for start in range(0, count, 64):
         end = ends[min(start + 63, count - 1)]
         close = np.argwhere(np.triu(sketch[start : start + 64] @ sketch[start:end].T > near, 1)) + start
         for pair in order[close].tolist():
             a, b = sorted(pair)
-            if found.get(b, count) > a and _cosine(flat, dtype, a, b) > ALIKE:
-                found[b] = a
-    return sorted((a, b) for b, a in found.items())
+            if earlier.get(b, count) > a and _cosine(flat, dtype, a, b) > ALIKE:
+                earlier[b] = a
+    return sorted((a, b) for b, a in earlier.items())
 
 
 def _sketch(flat: NDArray, dtype: str) -> NDArray[np.float32]:

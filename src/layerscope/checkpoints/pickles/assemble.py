@@ -21,9 +21,9 @@ Bytes = Callable[[Any], Any]
 
 
 def assemble(path: Path, format: str, root: Any, warnings: PickleWarnings, storage_bytes: Bytes) -> Checkpoint:
-    """The checkpoint of what a pickle holds; `storage_bytes` gives the buffer of a storage when read."""
-    tensors, listing = find(root), Listing()
-    for named in tensors.tensors:
+    """The checkpoint of what a pickle holds; `storage_bytes` returns the buffer of a storage."""
+    contents, listing = find(root), Listing()
+    for named in contents.tensors:
         named.name = listing.unique(named.name)
         if isinstance(named.leaf, Array):
             _add_array(listing, named, named.leaf)
@@ -33,7 +33,7 @@ def assemble(path: Path, format: str, root: Any, warnings: PickleWarnings, stora
     if not listing.specs:
         lines.append(f"holds no tensors, only {_kind(root)}; give a file that was saved with weights in it")
     foreign = sorted(name for name in warnings.globals if not is_plain(name))
-    return Checkpoint(path, format, listing.specs, listing.loaders, foreign, lines, tensors.extra)
+    return Checkpoint(path, format, listing.specs, listing.loaders, foreign, lines, contents.extra)
 
 
 def _add_tensor(listing: Listing, named: Named, leaf: Tensor, storage_bytes: Bytes) -> None:

@@ -1,7 +1,7 @@
 """An inert unpickler: it follows the opcodes of a pickle, imports nothing and calls nothing.
 
 A global becomes a `Global`, what would be called or built becomes a `Node`. Functions that only build data
-are followed by the `builders` that the caller gives: a dotted name -> a function of the machine and the
+are followed by the `builders` of the caller: a dotted name -> a function of the machine and the
 arguments. The reference for the opcodes is CPython's `pickletools`.
 """
 
@@ -55,7 +55,7 @@ class Machine:
         self.budget = BUDGET_BYTES + BUDGET_PER_BYTE * min(len(self.data), MAX_COUNTED_BYTES)
 
     def load(self) -> Any:
-        """Run to the STOP of one pickle and give what it holds."""
+        """Run to the STOP of one pickle and return what it holds."""
         self.stack, self.marks, self.memo = [], [], {}
         for _ in range(MAX_OPCODES):
             if (op := self.take(1)) == b".":

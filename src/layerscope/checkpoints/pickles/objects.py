@@ -1,4 +1,4 @@
-"""What the inert unpickler gives in place of Python objects."""
+"""What the inert unpickler makes in place of Python objects."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Node:
     entries: Dictionary | None = None
 
     def build(self, state: Any) -> None:
-        """Take a state, as a pickle gives it: attributes, or a pair of attributes and slots."""
+        """Take a state, as a pickle has it: attributes, or a pair of attributes and slots."""
         for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
             if isinstance(part, Dictionary) and part:
                 self.attributes = part

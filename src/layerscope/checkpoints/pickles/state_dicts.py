@@ -13,7 +13,7 @@ from layerscope.checkpoints.storage import Damage, show
 from .builders import Array, Tensor
 from .objects import Dictionary, Global, Node, Opaque, as_python
 
-__all__ = ["Found", "Named", "find"]
+__all__ = ["Contents", "Named", "find"]
 
 #: where training scripts keep the weights of a network
 WEIGHT_KEYS = frozenset(
@@ -43,7 +43,7 @@ class Named:
 
 
 @dataclass(slots=True)
-class Found:
+class Contents:
     """The tensors of a checkpoint in the file's order, and the plain values beside them."""
 
     tensors: list[Named] = field(default_factory=list)
@@ -63,26 +63,26 @@ class Found:
         self.tensors += [Named(name, leaf, "optimizer") for name, leaf in leaves]
 
 
-def find(root: Any) -> Found:
+def find(root: Any) -> Contents:
     """Every tensor of a pickled object; weights are told apart from what only training needs."""
-    walk, found = _Walk(), Found()
+    walk, contents = _Walk(), Contents()
     if not isinstance(root, Dictionary):
-        found.add_weights(walk.leaves(root))
+        contents.add_weights(walk.leaves(root))
     elif groups := _weight_groups(walk, root):
         for key, value in root.items():
             if key in groups:
-                found.add_weights(walk.leaves(groups[key]), f"{key}." if len(groups) > 1 else "")
+                contents.add_weights(walk.leaves(groups[key]), f"{key}." if len(groups) > 1 else "")
             else:
-                found.add_training(walk.leaves(value, _text(key)))
+                contents.add_training(walk.leaves(value, _text(key)))
     else:
         training = {key: None for key, value in root.items() if _is_training(key) and not _is_leaf(value)}
-        found.add_weights(walk.leaves(Dictionary((k, v) for k, v in root.items() if k not in training)))
+        contents.add_weights(walk.leaves(Dictionary((k, v) for k, v in root.items() if k not in training)))
         for key in training:
-            found.add_training(walk.leaves(root[key], _text(key)))
-    found.extra = plain_values((_text(key), root[key]) for key in root) if isinstance(root, Dictionary) else {}
-    if found.stripped:
-        found.extra["stripped_prefix"] = ", ".join(found.stripped)
-    return found
+            contents.add_training(walk.leaves(root[key], _text(key)))
+    contents.extra = plain_values((_text(key), root[key]) for key in root) if isinstance(root, Dictionary) else {}
+    if contents.stripped:
+        contents.extra["stripped_prefix"] = ", ".join(contents.stripped)
+    return contents
 
 
 class _Walk:
@@ -99,25 +99,25 @@ class _Walk:
         """Whether there is any."""
         return next(self.leaves(value), None) is not None
 
-    def _leaves(self, value: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Tensor | Array]]:
+    def _leaves(self, value: Any, name: str, depth: int, around: set[int]) -> Iterator[tuple[str, Tensor | Array]]:
         if _is_leaf(value):
             self._spend(VISIT + len(name))
             if len(name) > MAX_NAME:
                 raise Damage(f"a tensor has a name of {len(name)} characters, {show(name)}")
             yield name, value
-        elif isinstance(value, (dict, list, tuple, Node)) and id(value) not in seen:
+        elif isinstance(value, (dict, list, tuple, Node)) and id(value) not in around:
             if depth > MAX_DEPTH:
                 raise Damage(f"the checkpoint is nested more than {MAX_DEPTH} deep", "no reader could use it")
             children = _children(value)
             self._spend(VISIT + len(children))
-            seen.add(id(value))
+            around.add(id(value))
             for key, child in children:
-                yield from self._leaves(child, f"{name}.{key}" if name else str(key), depth + 1, seen)
+                yield from self._leaves(child, f"{name}.{key}" if name else str(key), depth + 1, around)
             # Objects refer to each other in circles: they are visited once, the rest just not within itself.
             maker = value.maker if isinstance(value, Node) else None
             script = isinstance(maker, Global) and maker.module.startswith("__torch__")
             if not isinstance(value, Node) or script or _is_state(value):
-                seen.discard(id(value))
+                around.discard(id(value))
 
     def _spend(self, n: int) -> None:
         self.left -= n

@@ -30,7 +30,7 @@ _HARMLESS = frozenset(
     (
         *("types.SimpleNamespace", "functools.partial", "operator.itemgetter", "operator.attrgetter", "re._compile"),
         *(f"numpy.random._pickle.__{kind}_ctor" for kind in ("randomstate", "generator", "bit_generator")),
-        # A lookup, by which functions of torch are pickled; what it finds is no `Global`, so that a call of it is told.
+        # A lookup, by which functions of torch are pickled; what it finds is no `Global`: a call of it is noted.
         "builtins.getattr",
     )
 )

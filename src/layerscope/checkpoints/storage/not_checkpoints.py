@@ -70,4 +70,4 @@ def refuse_path(path: Path) -> Damage | None:
         return Damage("is a folder without a *.index.json", f"give {listed}")
     if not path.exists():
         return Damage("does not exist", "check the name")
-    return None if path.is_file() else Damage("is no regular file", "copy what it gives into a file first")
+    return None if path.is_file() else Damage("is no regular file", "copy its content into a file first")

@@ -1,4 +1,4 @@
-"""File names that a checkpoint gives: only such that stay in its folder."""
+"""File names inside a checkpoint: only such that stay in its folder."""
 
 from __future__ import annotations
 
