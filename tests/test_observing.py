@@ -218,7 +218,7 @@ def test_what_goes_on_in_place_of_an_output():
 
 def test_a_block_ends_when_a_callback_says_so_and_no_block_ends_for_another(model):
     x = torch.randn(1, 3, 16, 16)
-    with observing(model, ["head"]) as outer:
+    with observing(model, ["head"], lambda *_: None) as outer:
         with observing(model, ["stem"], lambda *_: inner.stop()) as inner:
             model(x)
             raise AssertionError("not reached")
