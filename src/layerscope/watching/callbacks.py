@@ -89,13 +89,11 @@ def lightning_callback(logdir: Path, **options: Any) -> Any:
             if self.watch:
                 self.watch.check()  # the weights are whole yet; later the closure of the step is over
 
-        def teardown(self, trainer: Any, module: nn.Module, stage: str) -> None:
+        def teardown(self, *_: Any, **__: Any) -> None:
             if self.watch:
                 self.watch.close()
 
-        def on_exception(self, trainer: Any, module: nn.Module, exception: BaseException) -> None:
-            if self.watch:
-                self.watch.close()
+        on_exception = teardown
 
     return Watching()
 
