@@ -80,24 +80,32 @@ class Layer(nn.Module):
         return self.last(self.follows(self.conv(x)))
 
 
-def written(x):
+def shifted(x):
     x[:, :, 2:] = x[:, :, :-2].clone()
     return x
 
 
+def written(x):
+    x[:, :1] = nn.functional.max_pool2d(x, 3, 1, 1)[:, :1]
+    return x
+
+
 @pytest.mark.parametrize(("follows", "ends"), [
-    (nn.InstanceNorm2d(4), ((0, 20), (0, 16))),  # takes its mean over the image
-    (nn.GroupNorm(2, 4), ((0, 20), (0, 16))),
+    (nn.InstanceNorm2d(4), ((0, 21), (0, 17))),  # takes its mean over the image
+    (nn.GroupNorm(2, 4), ((0, 21), (0, 17))),
     (lambda x: x.mean(1, keepdim=True) + x.amax(1, keepdim=True), ((5, 8), (4, 7))),
     (lambda x: nn.functional.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2), ((5, 8), (4, 7))),
     (lambda x: nn.functional.adaptive_avg_pool2d(x, 7), None),
     (lambda x: x.flip(2), None),
     (lambda x: x.roll(1, 2), None),
-    (lambda x: nn.functional.conv2d(x, x.mean((0, 2, 3)).view(1, 4, 1, 1)), ((0, 20), (0, 16))),
-    (written, None),
+    (lambda x: x + x.flip(2), None),
+    (lambda x: nn.functional.conv2d(x, x.mean((0, 2, 3)).view(1, 4, 1, 1)), ((0, 21), (0, 17))),
+    (lambda x: nn.functional.conv2d(x, x.relu()), None),  # a kernel that sees as much, and is not asked for it
+    (shifted, None),
+    (written, ((4, 9), (3, 8))),
 ])  # fmt: skip
 def test_what_follows_is_asked_for_what_it_needs(follows, ends):
-    lines = geometry(Layer(follows), torch.randn(1, 3, 20, 16)).get("last")
+    lines = geometry(Layer(follows), torch.randn(1, 3, 21, 17)).get("last")
     assert (lines and (lines[0].ends(5), lines[1].ends(4))) == ends
 
 

@@ -94,10 +94,6 @@ class Layouts:
         self._windowed: set[int] = set()  # tokens of windows so far
         self._maps: dict[tuple[int, ...], Plan] = {}  # the same as plans
 
-    def of(self, module: nn.Module | None, shape: tuple[int, ...]) -> str:
-        """One letter an axis; "" for a tensor that has no channels (more than five axes)."""
-        return self.plan(module, shape).layout
-
     def plan(self, module: nn.Module | None, shape: tuple[int, ...]) -> Plan:
         """How the output of `module` is to be read. No module: a function's output."""
         if self.images is None:

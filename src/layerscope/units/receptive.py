@@ -210,11 +210,8 @@ class _Maps:
         """The map of a tensor after these operations, which continue those of the call before."""
         for op in ops[self._done :]:
             outputs = {output.storage: at for at, output in enumerate(op.outputs) if 0 not in output.shape}
-            found = {storage: self._through(op, at) for storage, at in outputs.items()}
-            for storage, seen in found.items():
-                before = self._found.get(storage)
-                # What is written in place need not be written everywhere.
-                self._found[storage] = _union([seen, before]) if seen and before else seen
+            # At once: what is written in place is an input, too.
+            self._found.update({storage: self._through(op, at) for storage, at in outputs.items()})
         self._done = len(ops)
         return self._of(spot)
 
@@ -234,7 +231,7 @@ class _Maps:
         unit = [number // 3 if alike else 0 for number in size]
         boxes = _needed(op, at, dict(zip(along, unit, strict=True)), maps)
         if boxes and alike and all(box == [(place, place + 1) for place in unit] for box in boxes):
-            return _union([seen._replace(stride=stride) for seen in maps]) if maps[0].size == size else None
+            return _union([seen._replace(stride=stride) for seen in maps])
         every = [[(0, number) for number in seen.size] for seen in maps]
         return self._whole if any(box in every for box in boxes) else None
 

@@ -99,9 +99,6 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kept = tensor.detach().clone() if reached else tensor
         return Spot(key, offset, tuple(tensor.shape), tuple(tensor.stride()), tensor.element_size(), reached, kept)
 
-    def _spots(self, tree: Any, value: bool = False) -> Any:
-        return tree_map_only(Tensor, lambda tensor: self.spot(tensor, value), tree)
-
     def note_read(self, tensor: Tensor) -> None:
         """The program has taken values out of torch: all that follows may depend on every one of them."""
         spot = self.spot(tensor)
@@ -119,7 +116,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 taken = func.decompose(*args, **kwargs)
             if taken is not NotImplemented:
                 return taken
-        spots, named = self._spots((args, kwargs), value=True)
+        spots, named = tree_map_only(Tensor, lambda tensor: self.spot(tensor, value=True), (args, kwargs))
         result = func(*args, **kwargs)
         op = Op(func, spots, named, [])
         if op.spots:

@@ -52,6 +52,7 @@ class Health:
         self._first: dict[str, float] = {}
         self._past: dict[str, deque[float]] = {}
         self._bad: set[tuple[str, str]] = set()
+        self._step, self._events = 0, list[Event]()
 
     def see(
         self,
@@ -65,19 +66,20 @@ class Health:
 
         The others belong together by their order. `scalars` are those of this step afterwards.
         """
-        self.scalars = {}
-        found = self._dead(step, layers, {entry.site.path for entry in weights})
-        found += self._strange(step, layers, [*weights, *gradients])
-        found += self._activations(step, layers)
+        self.scalars, self._step, self._events = {}, step, []
+        self._dead(layers, {entry.site.path for entry in weights})
+        self._nonfinite([*(entry for entries in layers for entry in entries), *weights, *gradients])
+        for entries in layers:
+            self._activations(_key(entries[0]), _spread(entries[0]))
         squares = [int(one.count[0]) * rms(entry) ** 2 for entry in gradients if (one := entry.total) and one.count[0]]
         if squares:
             self.scalars["gradient norm"] = math.sqrt(sum(squares))
-        kernels = [entry for entry in gradients if len(entry.shape) > 1]
-        return found + self._gradients(step, kernels) + self._updates(step, weights, updates)
+        self._gradients([entry for entry in gradients if len(entry.shape) > 1])
+        self._updates(weights, updates)
+        return self._events
 
-    def _dead(self, step: int, layers: Sequence[Sequence[Entry]], named: set[str]) -> list[Event]:
-        found, now, judged, before, after = [], {}, 0, frozenset[int](), ""
-        many = 0
+    def _dead(self, layers: Sequence[Sequence[Entry]], named: set[str]) -> None:
+        now, judged, before, after, many = dict[str, frozenset[int]](), 0, frozenset[int](), "", 0
         for entries in layers:
             key, channels = _key(entries[0]), _channels(entries[0])
             if f"{entries[0].site.path.removesuffix('/batch')}.weight" in named:
@@ -96,49 +98,40 @@ class Health:
             if lost and not (lost <= before and channels == many):  # handed on by a pooling or a dropout
                 where = key if after in ("", key) else f"{key} (after {after})"
                 text = f"{where} lost {len(lost)} of {channels} channels ({len(dead)} dead now)"
-                found.append(Event(step, "dead", key, text, sorted(lost)))
+                self._events.append(Event(self._step, "dead", key, text, sorted(lost)))
             before, many = frozenset(lost), channels
         if judged:
             self.scalars["dead"] = sum(map(len, now.values())) / judged
             fresh = [len(dead - self.dead[key]) for key, dead in now.items() if key in self.dead]
             self.scalars["newly dead"] = sum(fresh) / judged
         self.dead |= now
-        return found
 
-    def _once(self, event: Event, bad: bool) -> list[Event]:
-        mark = (event.kind, event.layer)
-        new = bad and mark not in self._bad
-        (self._bad.add if bad else self._bad.discard)(mark)
-        return [event] if new else []
+    def _once(self, kind: str, layer: str, text: str, bad: bool) -> None:
+        if bad and (kind, layer) not in self._bad:
+            self._events.append(Event(self._step, kind, layer, text))
+        (self._bad.add if bad else self._bad.discard)((kind, layer))
 
-    def _strange(self, step: int, layers: Sequence[Sequence[Entry]], tensors: Sequence[Entry]) -> list[Event]:
+    def _nonfinite(self, entries: Sequence[Entry]) -> None:
         """The first output in the order of the forward pass; or else the first tensor."""
-        for entry in [*(one for entries in layers for one in entries), *tensors]:
-            one = entry.total
-            if one is not None and (one.nan[0] or one.inf[0]):
-                of = " of the training batch" if entry.site.path.endswith("/batch") else ""
-                name = _key(entry)
-                text = f"{name} is the first{of} with non-finite values: {one.nan[0]} NaN, {one.inf[0]} infinite"
-                new = not any(kind == "non-finite" for kind, _ in self._bad)
-                self._bad.add(("non-finite", name))
-                return [Event(step, "non-finite", name, text)] if new else []
-        self._bad = {mark for mark in self._bad if mark[0] != "non-finite"}
-        return []
+        new = not any(kind == "non-finite" for kind, _ in self._bad)
+        bad = next((entry for entry in entries if (one := entry.total) and (one.nan[0] or one.inf[0])), None)
+        if bad is None or bad.total is None:
+            self._bad = {mark for mark in self._bad if mark[0] != "non-finite"}
+            return
+        name, of = _key(bad), " of the training batch" if bad.site.path.endswith("/batch") else ""
+        text = f"{name} is the first{of} with non-finite values: {bad.total.nan[0]} NaN, {bad.total.inf[0]} infinite"
+        self._bad.add(("non-finite", name))
+        if new:
+            self._events.append(Event(self._step, "non-finite", name, text))
 
-    def _activations(self, step: int, layers: Sequence[Sequence[Entry]]) -> list[Event]:
-        found = []
-        for entries in layers:
-            spread, key = _spread(entries[0]), _key(entries[0])
-            first = self._first.setdefault(key, spread) if spread > 0 else 0.0
-            times = spread / first if first else 0.0
-            text = (
-                f"{key} explodes: its activations spread {times:.0f} times as far as at the first step ({spread:.3g})"
-            )
-            found += self._once(Event(step, "exploding", key, text), times > EXPLODES)
-        return found
+    def _activations(self, key: str, spread: float) -> None:
+        first = self._first.setdefault(key, spread) if spread > 0 else 0.0
+        times = spread / first if first else 0.0
+        text = f"{key} explodes: its activations spread {times:.0f} times as far as at the first step ({spread:.3g})"
+        self._once("exploding", key, text, times > EXPLODES)
 
-    def _gradients(self, step: int, kernels: Sequence[Entry]) -> list[Event]:
-        found, sizes = [], {entry.site.path.removesuffix("/grad"): rms(entry) for entry in kernels}
+    def _gradients(self, kernels: Sequence[Entry]) -> None:
+        sizes = {entry.site.path.removesuffix("/grad"): rms(entry) for entry in kernels}
         for name, size in sizes.items():
             self.scalars[f"gradient/{name}"] = size
         usual = median(sizes.values()) if sizes else 0.0
@@ -147,17 +140,16 @@ class Health:
             middle = median(past) if len(past) >= _ENOUGH else 0.0
             times = size / middle if middle else 0.0
             text = f"the gradient of {name} explodes: {times:.0f} times its median before ({size:.3g})"
-            found += self._once(Event(step, "exploding", name, text), times > EXPLODES)
+            self._once("exploding", name, text, times > EXPLODES)
             text = f"the gradient of {name} vanishes: {size:.1g}, the median over all kernels is {usual:.1g}"
             if size == 0:
                 text = f"no gradient reaches {name}: all of it is zero"
-            found += self._once(Event(step, "vanishing", name, text), size <= VANISHES * usual)
+            self._once("vanishing", name, text, size <= VANISHES * usual)
             if math.isfinite(size):
                 past.append(size)
-        return found
 
-    def _updates(self, step: int, weights: Sequence[Entry], updates: Sequence[Entry]) -> list[Event]:
-        by_name, found, ratios = {entry.site.path: entry for entry in weights}, [], []
+    def _updates(self, weights: Sequence[Entry], updates: Sequence[Entry]) -> None:
+        by_name, ratios = {entry.site.path: entry for entry in weights}, []
         for update in updates:
             name = update.site.path.removesuffix("/update")
             weight = _spread(by_name[name]) if name in by_name else 0.0
@@ -167,11 +159,10 @@ class Health:
             self.scalars[f"update to weight/{name}"] = ratio
             ratios.append(ratio)
             text = f"{name} moved by {ratio:.2g} of its own spread in one step; about 0.001 is usual"
-            found += self._once(Event(step, "exploding", f"{name}/update", text), ratio > MOVES)
+            self._once("exploding", f"{name}/update", text, ratio > MOVES)
         if ratios:
             middle = math.nan if np.isnan(ratios).all() else float(np.nanmedian(ratios))
             self.scalars["median update to weight"] = middle
-        return found
 
 
 def _key(entry: Entry) -> str:
