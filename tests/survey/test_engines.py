@@ -21,10 +21,10 @@ from layerscope.surveying.accumulators.network import NetworkAccumulator
 from layerscope.surveying.accumulators.update import Measures, Updater, calibration
 from layerscope.surveying.report import notes_of
 from layerscope.surveying.running import pool
-from layerscope.surveying.running.job import Broken, Job
+from layerscope.surveying.running.job import Broken, Job, pack
 from layerscope.surveying.running.partial import EngineError, Partial
 from layerscope.surveying.running.run import ENGINES, run_survey
-from layerscope.surveying.running.worker import Worker, sample_images
+from layerscope.surveying.running.worker import Worker, sample_images, work
 from layerscope.surveying.sources import open_source
 from tests.survey import toy
 from tests.survey.toy import ToyState, ToyUpdater, pictures
@@ -352,6 +352,121 @@ class Deadly(ToyUpdater):
 class Hanging(ToyUpdater):
     def update(self, images, numbers, labels):
         time.sleep(60)
+
+
+class Told:
+    """A worker that says what is written for it, a chunk's number for its result; in the end it dies."""
+
+    def __init__(self, job, script, log):
+        self.job, self.script, self.log = job, list(script), log
+
+    def send(self, chunk):
+        self.log.append(f"give {chunk}")
+
+    def receive(self):
+        if not self.script:
+            raise EOFError
+        said = self.script.pop(0)
+        return said if isinstance(said, tuple) else ("partial", toy.measure(self.job, said).pack())
+
+    def end(self):
+        self.log.append("end")
+
+
+class Scripted(pool.Pool):
+    """Workers in the order of their scripts; one without any has nothing to say and lives."""
+
+    def __init__(self, job, *scripts, **setup):
+        super().__init__(job, range(job.chunks), pool.Setup(**setup))
+        self.job, self.scripts, self.log = job, list(scripts), []
+
+    def start(self):
+        self.log.append("start")
+        return Told(self.job, self.scripts.pop(0), self.log)
+
+    def heard(self, workers, timeout_s):
+        return [worker for worker in workers if worker.script != [None]]
+
+    def not_started(self, worker):
+        return EngineError("none starts")
+
+
+READY = ("ready", None)
+
+
+def test_the_chunk_of_a_worker_that_dies_goes_to_a_new_one(tmp_path):
+    job = toy.job(pictures(tmp_path, 100))
+    pool_ = Scripted(job, [READY], [READY, 0, 1, None])
+    assert [partial.chunks for partial in pool_.run(1)] == [{0}, {1}]
+    assert pool_.log == ["start", "give 0", "end", "start", "give 0", "give 1", "end"]
+
+
+def test_a_chunk_that_three_workers_died_of_is_given_up_and_the_others_are_ended(tmp_path):
+    job = toy.job(pictures(tmp_path, 100))
+    pool_ = Scripted(job, [READY], [READY, None], [READY], [READY])
+    with pytest.raises(EngineError, match="images 0 to 63: the process that measured them died 3 times"):
+        list(pool_.run(2))
+    assert pool_.log.count("start") == pool_.log.count("end") == 4
+
+
+def test_workers_that_die_before_they_are_ready_and_those_that_hang_end_a_survey(tmp_path):
+    job = toy.job(pictures(tmp_path, 2))
+    with pytest.raises(EngineError, match="none starts"):
+        list(Scripted(job, []).run(1))
+    patient = Scripted(job, [], [READY, 0, None])
+    patient.tries = 2
+    assert len(list(patient.run(1))) == 1
+    with pytest.raises(EngineError, match=r"no image was measured for 0 s: the processes hang"):
+        list(Scripted(job, [None], patience_s=0).run(1))
+
+
+@pytest.mark.parametrize("sent", [b"", b"layerscope partial survey 2\n", None])
+def test_a_chunk_that_arrives_damaged_is_an_error(tmp_path, sent):
+    job = toy.job(pictures(tmp_path, 2))
+    whole = bytearray(toy.measure(job, 0).pack())
+    whole[-1] ^= 1
+    with pytest.raises(EngineError, match="a chunk arrived damaged"):
+        list(Scripted(job, [READY, ("partial", bytes(whole) if sent is None else sent)]).run(1))
+
+
+@pytest.fixture
+def few_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_worker_says_what_it_has_done_and_what_went_wrong(tmp_path, few_threads):
+    job, sent = toy.job(pictures(tmp_path, 70)), []
+    work(pack(job), [1, 0], sent.append)
+    assert [kind for kind, _ in sent] == ["ready", "passed", "partial", *["passed"] * 4, "partial"]
+    assert sent[1] == ("passed", (1, 6))
+    assert sent[-1] == ("partial", toy.measure(job, 0).pack())
+    sent.clear()
+    work(pack(toy.job(job.source, tools=(Gone, ToyState))), [0], sent.append)
+    (ready, _), (kind, error) = sent
+    assert (ready, kind, type(error)) == ("ready", "error", EngineError)
+    assert str(error) == "measuring failed: OSError: the disk is gone; try --engine local with one process"
+
+
+class Gone(ToyUpdater):
+    def update(self, images, numbers, labels):
+        raise OSError("the disk is gone")
+
+
+def test_progress_does_not_go_back_when_a_chunk_is_measured_again(folder, monkeypatch):
+    monkeypatch.setitem(ENGINES, "again", again)
+    seen = []
+    run_survey(toy.job(folder), "again", lambda done, of, what: seen.append(done))
+    assert seen == sorted(seen)
+    assert 50 in seen
+
+
+def again(job, chunks, setup):
+    for images in (50, 10):
+        setup.passed(0, images)
+    for chunk in chunks:
+        yield toy.measure(job, chunk)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ is zero everywhere, or has a value that is not finite, is no example.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from layerscope.records.maps import Maps
 from layerscope.records.profiles import Examples
 from layerscope.stats import survey_calls
-from layerscope.surveying.accumulators.part import Array, Output, Part
+from layerscope.surveying.accumulators.part import Array, Get, Output, Part
 
 __all__ = ["NONE", "WINDOW", "BestExamples"]
 
@@ -41,9 +40,9 @@ class BestExamples(Part):
 
     ARRAYS = {  # noqa: RUF012 - typed in Part
         "key": ((np.int64,), ("C", None)),
-        "at": ((np.int16,), ("C", None, 2)),
-        "low": ((np.float32,), ("C", None)),
-        "codes": ((np.uint8,), ("C", None, None)),
+        "at": ((np.int16,), (None, 2)),  # of the places that are taken, as the next two
+        "low": ((np.float32,), (None,)),
+        "codes": ((np.uint8,), (None, None)),
         "grid": ((np.int64,), (2,)),
     }
 
@@ -151,9 +150,23 @@ class BestExamples(Part):
         ]
         return maps, Examples(self.image, np.nan_to_num(high, nan=0.0), self.position, self.corner)
 
+    def arrays(self) -> dict[str, Array]:
+        # Most chunks have few images that are among the best of all before them.
+        taken = self.taken
+        return super().arrays() | {name: getattr(self, name)[taken] for name in ("at", "low", "codes")}
+
+    @classmethod
+    def restore(cls, get: Get, channels: int) -> BestExamples:
+        packed = super().restore(get, channels)
+        whole, taken = cls.empty(channels, packed.top, packed.grid), packed.taken
+        for name in ("at", "low", "codes"):
+            rows, places = getattr(packed, name), getattr(whole, name)
+            if rows.shape != places[taken].shape:
+                raise ValueError(f"{name} of best images are {rows.shape}, not {places[taken].shape}")
+            places[taken] = rows
+        whole.key = packed.key
+        return whole
+
     def check(self) -> None:
-        shapes = {array.shape[1] for array in (self.key, self.at, self.low, self.codes)}
-        if len(shapes) > 1 or min(self.grid) < 1 or self.codes.shape[2] != math.prod(self.window):
-            raise ValueError(f"best images of {shapes} places on maps of {self.grid} do not fit together")
-        if (self.key[:, 1:] > self.key[:, :-1]).any():
-            raise ValueError("best images out of order")
+        if min(self.grid) < 1 or (self.key[:, 1:] > self.key[:, :-1]).any():
+            raise ValueError(f"best images out of order, or on maps of {self.grid}")

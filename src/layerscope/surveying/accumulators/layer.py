@@ -161,6 +161,8 @@ class LayerAccumulator:
 
         kinds = {"moments": Moments} | PARTS
         parts: dict[str, Any] = {name: kinds[name].restore(of(name), header["channels"]) for name in header["parts"]}
+        for part in parts.values():
+            part.check()
         layer = cls(site=Site(path, call, layout), shape=tuple(header["shape"]), **parts, **plain)
         if layer.means and len(layer.means.labels) and layer.means.labels[-1] >= classes:
             raise ValueError(f"labels {layer.means.labels.tolist()} are not those of {classes} classes")

@@ -123,6 +123,4 @@ class Part(ABC):
     def restore(cls, get: Get, channels: int) -> Self:
         """The way back. Raises what `get` raises."""
         sizes = {name: tuple(channels if n == "C" else n for n in shape) for name, (_, shape) in cls.ARRAYS.items()}
-        part = cls(**{name: get(name, types, sizes[name]) for name, (types, _) in cls.ARRAYS.items()})
-        part.check()
-        return part
+        return cls(**{name: get(name, types, sizes[name]) for name, (types, _) in cls.ARRAYS.items()})

@@ -77,7 +77,10 @@ class Partial:
             raise ValueError(f"{self.images} measured and {len(self.broken)} broken arrived of {whole} images")
 
     def merge(self, other: Partial) -> None:
-        """Add chunks. Raises EngineError if they are not what was asked for, ImageError for images of another size."""
+        """Add chunks; the other is of no use afterwards.
+
+        Raises EngineError if they are not what was asked for, ImageError for images of another size.
+        """
         try:
             other.check()
             if other.chunks & self.chunks:
@@ -95,7 +98,7 @@ class Partial:
         elif other.state is not None:
             self.state.merge(other.state)
         self.chunks |= other.chunks
-        self.broken = sorted(self.broken + other.broken)
+        self.broken += other.broken
         self.shape = self.shape or other.shape
         self.processors |= other.processors
 
@@ -118,9 +121,7 @@ class Partial:
         """The way back from what `opened` gives. Raises ValueError, KeyError, TypeError, RecordError."""
         measured = job.tools[1].unpack(state) if state else None
         broken, shape = [Broken(*image) for image in header["broken"]], tuple(header["shape"])
-        partial = cls(job, set(header["chunks"]), measured, broken, shape, set(header["processors"]))
-        partial.check()
-        return partial
+        return cls(job, set(header["chunks"]), measured, broken, shape, set(header["processors"]))
 
 
 def opened(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -149,7 +150,9 @@ class Resumable:
         try:
             header, state = opened(self._file.read_bytes())
             self._compare(header["identity"])
-            return Partial.restore(job, header, state)
+            partial = Partial.restore(job, header, state)
+            partial.check()
+            return partial
         except (ValueError, KeyError, TypeError, RecordError) as error:
             raise RecordError(f"{self._file}: is damaged ({error}); begin again with --restart") from error
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from layerscope.errors import EngineError
+from layerscope.errors import EngineError, RecordError
 from layerscope.surveying.running.job import Job, pack
 from layerscope.surveying.running.partial import Partial, opened
 from layerscope.surveying.running.worker import Passed, work
@@ -100,7 +100,7 @@ class Pool(ABC):
                     if kind == "passed" and self._setup.passed(*value):
                         return
                     if kind == "partial":
-                        yield Partial.restore(self._job, *opened(value))
+                        yield value
         finally:
             for worker in self._at:
                 worker.end()
@@ -120,6 +120,11 @@ class Pool(ABC):
             return "", None
         if kind in ("ready", "partial"):
             self._at[worker] = None
+        if kind == "partial":
+            try:
+                value = Partial.restore(self._job, *opened(value))
+            except (ValueError, KeyError, TypeError, RecordError) as error:
+                raise EngineError(f"a chunk arrived damaged ({error}); run it again") from error
         return kind, value
 
     def _replace(self, worker: Any) -> None:

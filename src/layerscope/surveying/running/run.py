@@ -98,6 +98,7 @@ def _checked(whole: Partial, stopped: bool) -> Partial:
         if pending:
             raise KeyboardInterrupt
         raise none_readable(whole.of, whole.broken)
+    whole.broken.sort()
     return whole
 
 
