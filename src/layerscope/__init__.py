@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from layerscope.server import view
     from layerscope.surveying import survey
     from layerscope.training import train
-    from layerscope.units import evidence, unit  # type: ignore[no-redef]  # mypy takes the circle of imports for two
+    from layerscope.units import evidence, unit  # type: ignore[no-redef, unused-ignore]  # mypy may take the circle for two
     from layerscope.watching import watch
 
 _WHERE = {
