@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.convertors import IntegerConvertor, register_url_convertor
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -49,10 +49,16 @@ _STATUS = ((Busy, 503), (NoMatch, 404), (UsageError, 400), (RecordError, 422))
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class _Number(IntegerConvertor):
+class _Number(Convertor[int]):
     """A number in an address; Starlette's own takes any number of digits, which int() refuses from 4300 on."""
 
     regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
 
 
 register_url_convertor("number", _Number())
