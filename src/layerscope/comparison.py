@@ -51,9 +51,9 @@ def compare(a: Any, b: Any, image: Any = None, *, device: Device = None, progres
     without one they are paths of checkpoints and the pairs are tensors. Raises what `features` and `weights` raise, and
     UsageError for networks without an image.
 
-    >>> record = layerscope.compare("net.pth", "net.pth")
-    >>> {pair.status for pair in record.pairs}
-    {'same'}
+        >>> record = layerscope.compare("net.pth", "net.pth")
+        >>> {pair.status for pair in record.pairs}
+        {'same'}
     """
     if image is not None:
         return compare_networks(a, b, image, device=device, progress=progress)

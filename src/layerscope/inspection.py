@@ -50,9 +50,9 @@ def weights(
     Raises CheckpointError for a file that cannot be read, NoMatch for a glob that selects nothing, UsageError for bins
     below 1.
 
-    >>> record = layerscope.weights("net.pth", match="layer1.*.conv1.*")
-    >>> record["layer1.0.conv1.weight"].total.std.shape, len(record["layer1.0.conv1.weight"].histogram.counts)
-    ((1,), 50)
+        >>> record = layerscope.weights("net.pth", match="layer1.*.conv1.*")
+        >>> record["layer1.0.conv1.weight"].total.std.shape, len(record["layer1.0.conv1.weight"].histogram.counts)
+        ((1,), 50)
     """
     if bins < 1:
         raise UsageError(f"bins: {bins} is not a number of bins; give 1 or more")
@@ -145,9 +145,9 @@ def features(
     Statistics are per channel over all images; maps are per image.
     The network is left as it was. Raises ImageError, NetworkError, DeviceError, ForwardError, NoMatch or UsageError.
 
-    >>> record = layerscope.features(model, "tulip.jpg", layers=["layer1*", nn.Linear])
-    >>> record["layer1.0.conv1"].columns.mean.shape, record["fc"].shape
-    ((64,), (1, 1000))
+        >>> record = layerscope.features(model, "tulip.jpg", layers=["layer1*", nn.Linear])
+        >>> record["layer1.0.conv1"].columns.mean.shape, record["fc"].shape
+        ((64,), (1, 1000))
     """
     import torch
 
@@ -222,8 +222,8 @@ def layers(model: nn.Module | Network | str, *, image: Any = None, device: Devic
     `model`, `image`, `device`: as `features` takes them, one image; an input of zeros if None. In the order of
     registration. Raises ImageError, NetworkError, DeviceError, ForwardError.
 
-    >>> [layer.path for layer in layerscope.layers(model) if layer.calls > 1][:2]
-    ['layer1.0.relu', 'layer1.1.relu']
+        >>> [layer.path for layer in layerscope.layers(model) if layer.calls > 1][:2]
+        ['layer1.0.relu', 'layer1.1.relu']
     """
     from layerscope.networks.open import opened
 

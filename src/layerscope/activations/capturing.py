@@ -66,12 +66,12 @@ def capture(
     Values are copies on the tensor's own device and in its own type, detached. The network is run as it is: neither its
     mode nor whether gradients are recorded is changed. The calls of a second pass follow on those of the first.
 
-    >>> with layerscope.capture(model, layers=["layer*.conv1", nn.Linear], gradients=True) as seen:
-    ...     model(x).sum().backward()
-    >>> seen["layer1.0.conv1"].shape, seen.gradients["fc"].shape
-    (torch.Size([2, 64, 16, 16]), torch.Size([2, 1000]))
-    >>> layerscope.capture(model, x, layers="layer1")["layer1"].shape  # in one call
-    torch.Size([2, 64, 16, 16])
+        >>> with layerscope.capture(model, layers=["layer*.conv1", nn.Linear], gradients=True) as seen:
+        ...     model(x).sum().backward()
+        >>> seen["layer1.0.conv1"].shape, seen.gradients["fc"].shape
+        (torch.Size([2, 64, 16, 16]), torch.Size([2, 1000]))
+        >>> layerscope.capture(model, x, layers="layer1")["layer1"].shape  # in one call
+        torch.Size([2, 64, 16, 16])
 
     Raises NoMatch for a layer that is not there; in one call also ForwardError if the network raises, and UsageError
     for `gradients`, since nothing is left to call `backward()` on.

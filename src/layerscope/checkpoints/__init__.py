@@ -43,10 +43,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises CheckpointError, one line with what is wrong and what to do, for any file that cannot be read.
 
-    >>> with layerscope.open_checkpoint("net.pth") as checkpoint:
-    ...     spec = checkpoint.specs[0]
-    ...     spec.name, spec.shape, spec.nbytes, checkpoint.read(spec).dtype.name
-    ('conv1.weight', (64, 3, 7, 7), 37632, 'float32')
+        >>> with layerscope.open_checkpoint("net.pth") as checkpoint:
+        ...     spec = checkpoint.specs[0]
+        ...     spec.name, spec.shape, spec.nbytes, checkpoint.read(spec).dtype.name
+        ('conv1.weight', (64, 3, 7, 7), 37632, 'float32')
     """
     with guarded(path):
         path = Path(path)

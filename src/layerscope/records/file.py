@@ -50,9 +50,9 @@ def load(path: str | os.PathLike[str]) -> Record:
 
     Raises RecordError for a file that is missing, broken, of a newer schema, or no record at all.
 
-    >>> path = layerscope.weights("net.pth").save("net.layerscope")
-    >>> layerscope.load(path).subject
-    'net.pth'
+        >>> path = layerscope.weights("net.pth").save("net.layerscope")
+        >>> layerscope.load(path).subject
+        'net.pth'
     """
     name = os.fspath(path)
     try:

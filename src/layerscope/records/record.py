@@ -247,24 +247,30 @@ class Record(Mapping[str, Entry]):
     def save(self, path: PathLike) -> Path:
         """Write the record as one safetensors file, whole or not at all, and return its path. Raises OutputError.
 
-        >>> record.save("tulip.layerscope").name
-        'tulip.layerscope'
+        Example:
+
+            >>> record.save("tulip.layerscope").name
+            'tulip.layerscope'
         """
         return Path(_above("records.file").save(self, path))
 
     def to_csv(self, folder: PathLike) -> list[Path]:
         """Write tables: layers and channels; tensors of a checkpoint; pairs of a comparison. Raises OutputError.
 
-        >>> [path.name for path in record.to_csv("tables")]
-        ['layers.csv', 'channels.csv']
+        Example:
+
+            >>> [path.name for path in record.to_csv("tables")]
+            ['layers.csv', 'channels.csv']
         """
         return self._write("csv", folder)
 
     def to_json(self, path: PathLike) -> Path:
         """Write the JSON document that the command line prints with --json. Raises OutputError.
 
-        >>> json.loads(record.to_json("tulip.json").read_text())["layers"][0]["path"]
-        'stem'
+        Example:
+
+            >>> json.loads(record.to_json("tulip.json").read_text())["layers"][0]["path"]
+            'stem'
         """
         return self._write("json", path)[0]
 
@@ -276,8 +282,8 @@ class Record(Mapping[str, Entry]):
         channels: how many of each layer, None for all. cmap: "viridis" or "gray", of feature maps. range: of what the
         colours span the values. Raises OutputError, UsageError for a colour map or range that does not exist.
 
-        >>> [path.name for path in record.to_png("pictures", cmap="gray")]
-        ['overview.png', 'stem.features.png', 'block.conv.features.png']
+            >>> [path.name for path in record.to_png("pictures", cmap="gray")]
+            ['overview.png', 'stem.features.png', 'block.conv.features.png']
         """
         for option, value, known in (("cmap", cmap, COLORMAPS), ("range", range, get_args(Range))):
             if value not in known:
@@ -287,8 +293,10 @@ class Record(Mapping[str, Entry]):
     def to_tensorboard(self, logdir: PathLike) -> Path:
         """Write a log for TensorBoard into a folder, which is returned: histograms and pictures. Raises OutputError.
 
-        >>> record.to_tensorboard("runs/tulip").name
-        'tulip'
+        Example:
+
+            >>> record.to_tensorboard("runs/tulip").name
+            'tulip'
         """
         return self._write("tensorboard", logdir)[0]
 
@@ -297,17 +305,19 @@ class Record(Mapping[str, Entry]):
 
         Beyond the budget the largest layers lose their maps, with a warning. Raises OutputError, RecordError.
 
-        >>> record.to_html("tulip.html").name
-        'tulip.html'
+            >>> record.to_html("tulip.html").name
+            'tulip.html'
         """
         return _above("views.html").write(self, path, budget_bytes, lambda note: warnings.warn(note, stacklevel=4))
 
     def show(self) -> None:
         """Print what the command line prints: tables that fit the terminal.
 
-        >>> record.show()
-        photo.png
-        ...
+        Example:
+
+            >>> record.show()
+            photo.png
+            ...
         """
         self._write("terminal")
 

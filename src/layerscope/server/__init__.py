@@ -199,7 +199,7 @@ def view(
     what opening a network raises is shown on the page, since that is there by then. `browser`: whether one is opened.
     `say` gets the address, `warn` what failed.
 
-    >>> layerscope.view("tulip.layerscope", port=8000)  # doctest: +SKIP
+        >>> layerscope.view("tulip.layerscope", port=8000)  # doctest: +SKIP
     """
     viewer = Viewer(given, images, port, warn, against, opener, device, batch_size)
     say(viewer.url)

@@ -63,9 +63,9 @@ def survey(
     what is done is returned, and its first note says so.
     Raises ImageError, NetworkError, DeviceError, ForwardError, NoMatch, UsageError, OutputError, EngineError.
 
-    >>> record = layerscope.survey(model, "flowers", layers="layer1.0.conv1", top=3)
-    >>> record["layer1.0.conv1"].profile.examples.image.shape  # channels, best images
-    (64, 3)
+        >>> record = layerscope.survey(model, "flowers", layers="layer1.0.conv1", top=3)
+        >>> record["layer1.0.conv1"].profile.examples.image.shape  # channels, best images
+        (64, 3)
     """
     counted_for = [histograms] if isinstance(histograms, str) else list(histograms)
     with ExitStack() as stack:

@@ -79,10 +79,10 @@ def train(
     one an epoch among them. Raises UsageError, DeviceError, ImageError, NetworkError, OutputError, and Diverged
     when the loss is not finite any more; then, and after Ctrl-C, the best checkpoint so far is whole.
 
-    >>> result = layerscope.train(Path("flowers"), "torchvision:squeezenet1_1", Path("a.pth"), size=64, say=print)
-    2 classes: ...
-    >>> result.classes, result.checkpoint.exists()
-    (['daisy', 'tulip'], True)
+        >>> result = layerscope.train(Path("flowers"), "torchvision:squeezenet1_1", Path("a.pth"), size=64, say=print)
+        2 classes: ...
+        >>> result.classes, result.checkpoint.exists()
+        (['daisy', 'tulip'], True)
     """
     _check(network, epochs, batch_size, lr, seed, val, most, size)
     where = device_named(device) or torch.device("cpu")

@@ -58,9 +58,9 @@ def unit(
     Raises NoMatch, UsageError for a channel or position that is not there, ImageError, NetworkError, DeviceError,
     ForwardError.
 
-    >>> report = layerscope.unit(model, "tulip.jpg", "layer1.0.conv1", 5, (3, 4), gradient=False)
-    >>> report.field.size, abs(report.arithmetic.sum - report.value) < 1e-4
-    ((19, 19), True)
+        >>> report = layerscope.unit(model, "tulip.jpg", "layer1.0.conv1", 5, (3, 4), gradient=False)
+        >>> report.field.size, abs(report.arithmetic.sum - report.value) < 1e-4
+        ((19, 19), True)
     """
     with opened(model, device) as network:
         report = UnitInspector(network, image).inspect(layer, channel, position, gradient=gradient)
@@ -151,9 +151,9 @@ def evidence(
     seventh of the image's shorter side, and half of that, if None. `device`: as `features` takes it.
     Raises LayerscopeError without captum, DeviceError, and what `grad_cam` and `occlusion` raise.
 
-    >>> found = layerscope.evidence(model, "tulip.jpg", target=985, window=112, stride=112)
-    >>> found.cam.shape, found.occlusion.shape
-    ((7, 7), (224, 224))
+        >>> found = layerscope.evidence(model, "tulip.jpg", target=985, window=112, stride=112)
+        >>> found.cam.shape, found.occlusion.shape
+        ((7, 7), (224, 224))
     """
     with opened(model, device) as network:
         _, x, picture = _opened(network, image)

@@ -57,10 +57,10 @@ class watch:
 
     Nothing raises once the training runs. Before that: NoMatch, UsageError, ImageError, OutputError.
 
-    >>> with layerscope.watch(model, "runs/a", every=1, tensorboard=False):
-    ...     train(model)
-    >>> len(list(Path("runs/a").rglob("*.layerscope")))  # a record of each step
-    2
+        >>> with layerscope.watch(model, "runs/a", every=1, tensorboard=False):
+        ...     train(model)
+        >>> len(list(Path("runs/a").rglob("*.layerscope")))  # a record of each step
+        2
 
     A context manager: it looks while the block runs, and leaves nothing behind on the network. `count`: steps that are
     over. `paths`: of the layers that are looked at. `looking`: whether the step that runs now is looked at.
