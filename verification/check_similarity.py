@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerscope.surveying.accumulators import means as meaning
-from layerscope.surveying.accumulators.similarity import MINIBATCH, hsic
+from layerscope.surveying.accumulators.similarity import MINIBATCH, hsic, similarity
 from verification.measuring import Comparison, version
 from verification.references import pure
 
@@ -50,12 +50,12 @@ def compare(quick: bool) -> tuple[list[Comparison], list[str]]:
     rng = np.random.default_rng(0)
     for case in range(2 if quick else 8):
         features = _features(rng, int(rng.integers(5, 17)))
-        ours = meaning.similarity(hsic(features))
+        ours = similarity(hsic(features))
         theirs = np.array([[estimator(a, b) for b in features] for a in features])
         written.see(f"case {case}", ours, _normed(theirs), 1.0)
     for case in range(4 if quick else 40):
         batches = [_features(rng, MINIBATCH) for _ in range(1 + case % 4)]
-        peer.see(f"case {case}", meaning.similarity(_summed(batches)), _peer(batches), 1.0)
+        peer.see(f"case {case}", similarity(_summed(batches)), _peer(batches), 1.0)
     meant = _Meaning()
     for case in range(4 if quick else 40):
         meant.see(f"case {case}", rng)
@@ -133,7 +133,7 @@ class _Meaning:
         gram, sums, counts = values.T @ values, values.sum(0), np.bincount(labels, minlength=3)
         right = np.corrcoef(values.T.astype(float))
         pairs = [(a, b) for a in range(10) for b in range(a + 1, 10) if right[a, b] > meaning.ALIKE]
-        found = sorted(meaning.copies(gram, sums, n))
+        found = sorted(meaning.redundant_channels(gram, sums, n))
         self.copies.see(case, [pair[:2] for pair in found], pairs)
         self.strength.see(case, [pair[2] for pair in found], [right[pair] for pair in pairs])
         steps = 2.0 ** rng.integers(-2, 3, 10)
