@@ -133,8 +133,8 @@ def test_alexnet_loses_channels_of_conv2_at_a_high_learning_rate(tmp_path):
 
     lines: list[str] = []
     train(
-        FASHION, "torchvision:alexnet", tmp_path / "a.pth", size=64, most=1600, val=0.1, batch_size=32, lr=1e-3, epochs=1,
-        logdir=tmp_path / "run", say=lines.append,
+        FASHION, "torchvision:alexnet", tmp_path / "a.pth", size=64, most=1600, val=0.1, batch_size=32, lr=1e-3,
+        epochs=1, logdir=tmp_path / "run", say=lines.append,
     )  # fmt: skip
     run = open_run(tmp_path / "run")
     step = run.steps[-1]  # the last one of the epoch
