@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+from torch import nn
+
+from layerscope.inspection import layers
+
 
 def test_the_tree_names_types_shapes_and_parameters(run, code):
     ran = run("layers", f"{code}:small", "--input", "3x32x32")
@@ -43,3 +48,20 @@ def test_alexnet_has_the_tutorials_shapes(run):
     assert shapes["features.0"] == [1, 48, 55, 55]
     assert shapes["features.12"] == [1, 128, 6, 6]
     assert shapes["classifier.6"] == [1, 1000]
+
+
+def test_from_python_it_is_the_same(run, code, small, photo):
+    document = run("layers", f"{code}:small", "--json").json
+    for found in (layers(f"{code}:small"), layers(small)):
+        assert [(one.path, one.calls, list(one.shape or [])) for one in found] == [
+            (one["path"], one["calls"], one["shape"] or []) for one in document["layers"]
+        ]
+    assert layers(small, image=torch.zeros(1, 3, 24, 32))[0].shape == (1, 6, 12, 16)
+    assert layers(small, image=str(photo))[0].shape == (1, 6, 112, 112)
+
+
+def test_a_tied_module_is_one_layer_and_a_lone_module_is_one():
+    shared = nn.Conv2d(3, 3, 1)
+    found = layers(nn.Sequential(shared, shared), image=torch.zeros(1, 3, 4, 4))
+    assert [(one.path, one.calls, one.parameters) for one in found] == [("0", 2, 12)]
+    assert [one.path for one in layers(nn.Identity(), image=torch.zeros(1, 3, 4, 4))] == ["Identity"]

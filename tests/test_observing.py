@@ -14,6 +14,7 @@ import layerscope
 from layerscope import units
 from layerscope.activations.hooks import looking, observing
 from layerscope.activations.modules import Table, copied, select
+from layerscope.activations.planes import pixels_of
 from layerscope.errors import NoMatch, UsageError
 from tests.conftest import picture
 from tests.units.zoo import Net, conv
@@ -297,3 +298,15 @@ def test_the_tokens_of_a_unit_lie_where_features_has_them(model):
     report, entry = units.unit(model, x, "self_attn", 2, gradient=False), layerscope.features(model, x)["self_attn"]
     assert report.map.shape == entry.maps[0].shape[1:] == (16, 16)
     np.testing.assert_allclose(report.map, entry.maps[0].values()[2], atol=float(np.ptp(report.map)) / 200)
+
+
+def test_a_tensor_as_a_picture():
+    """Over its own range; the first three channels as colours, or the first one in gray; what is no number is dark."""
+    values = torch.tensor([-1.0, 0.0, 1.0, torch.nan]).view(1, 2, 2)
+    gray = pixels_of(values)
+    assert gray.shape == (2, 2, 3) and gray[..., 0].tolist() == [[0, 128], [255, 0]]
+    colours = pixels_of(torch.cat([values, values * 0, values, values]))
+    assert colours[..., 1].tolist() == [[128, 128], [128, 0]]
+    assert pixels_of(torch.full((3, 2, 2), 5.0)).max() == 0
+    assert pixels_of(torch.full((1, 2, 2), torch.nan)).max() == 0
+    assert pixels_of(torch.tensor([[0.0, torch.inf]])).tolist() == [[[0, 0, 0], [255, 255, 255]]]
